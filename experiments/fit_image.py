@@ -1,0 +1,113 @@
+"""Fits Gaussians to one image and shows the result.
+
+  python -m experiments.fit_image --out_dir=out/demo
+
+writes gaussians.npz, render.png, comparison.png (target, render, error), ellipses.png, curve.png and metrics.json.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from experiments import runner
+
+FLAGS = flags.FLAGS
+
+BLENDS = ("weighted_average", "accumulated_sum", "alpha_composite")
+PARAMETERIZATIONS = {"euler": "to_euler", "cholesky": "to_cholesky", "log_cholesky": "to_log_cholesky"}
+
+
+def define_flags() -> None:
+  """The flags of this runner."""
+  flags.DEFINE_string("image", str(runner.PHOTOGRAPH), "The image file to fit.")
+  flags.DEFINE_integer("num_gaussians", 1000, "N, the number of Gaussians.")
+  flags.DEFINE_integer("iterations", None, "Steps; without it the recipe's.")
+  flags.DEFINE_float("learning_rate", None, "Rate of the colours (the others keep their ratio); v1: of all fields.")
+  flags.DEFINE_enum(
+    "recipe", "balanced", ["balanced", "v1"], "v1: constant rate 0.01 of the longer side, 100 steps."
+  )
+  flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
+  flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
+  flags.DEFINE_enum("init", "random", ["random", "random_colors", "grid"], "Where the Gaussians start.")
+  flags.DEFINE_integer("seed", 0, "Seed of the random numbers.")
+  flags.DEFINE_integer("height", None, "Resize the image to this height first (area average).")
+  flags.DEFINE_integer("width", None, "Resize the image to this width first.")
+  flags.DEFINE_string("out_dir", "out/fit_image", "Where the results go.")
+  flags.DEFINE_bool("checked", False, "Assert every step with chex and stop at the first bad one; slow.")
+
+
+def main() -> int:
+  """Fits, writes the results, prints a table."""
+  import gaussjax
+
+  recipe = recipe_from_flags()
+  image = gaussjax.read_image(FLAGS.image, report_fn=lambda line: print(f"{FLAGS.image}: {line}"))
+  if FLAGS.height is not None or FLAGS.width is not None:
+    image = gaussjax.image_io.resize(image, FLAGS.height, FLAGS.width)
+  steps = recipe.steps if FLAGS.iterations is None else FLAGS.iterations
+  with runner.results(FLAGS.out_dir) as folder:
+    result = gaussjax.fit(
+      image,
+      num_gaussians=FLAGS.num_gaussians,
+      seed=FLAGS.seed,
+      preset=recipe,
+      stop=gaussjax.Stop(max_steps=steps),
+      progress_fn=runner.progress(steps),
+    )
+    write_results(folder, image, result)
+  rows = [(name, f"{value:.5g}") for name, value in result.metrics.items() if name != "eta_seconds"]
+  print(gaussjax.report.table(rows, ("figure", "value")))
+  print(f"results in {FLAGS.out_dir}: comparison.png is the one to look at first")
+  return 0
+
+
+def recipe_from_flags():
+  """The recipe that the flags describe."""
+  import functools
+
+  import gaussjax
+  from gaussjax import geometry, initializers, rendering
+
+  base = gaussjax.recipes.V1 if FLAGS.recipe == "v1" else gaussjax.recipes.PRESETS[FLAGS.recipe]
+  initialize: Any = {
+    "random": initializers.random,
+    "random_colors": functools.partial(initializers.random, random_colors=True),
+    "grid": initializers.grid,
+  }[FLAGS.init]
+  return base._replace(
+    initialize=initialize,
+    parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),
+    blend=getattr(rendering, FLAGS.blend),
+    learning_rate=base.learning_rate if FLAGS.learning_rate is None else FLAGS.learning_rate,
+    checked=FLAGS.checked,
+  )
+
+
+def write_results(folder, image, result) -> None:
+  """All files of a run into `folder`."""
+  import gaussjax
+  from gaussjax import report
+
+  render = gaussjax.render(result.gaussians)
+  gaussjax.save(folder / "gaussians.npz", result.gaussians)
+  gaussjax.write_png(folder / "render.png", render)
+  gaussjax.write_png(folder / "comparison.png", report.comparison(image, render))
+  magnify = max(1, 1536 // max(image.shape[:2]))
+  gaussjax.write_png(folder / "ellipses.png", report.ellipses(result.gaussians, render, magnify=magnify))
+  try:
+    report.write_curve(folder / "curve.png", result.history)
+  except ImportError:
+    print("curve.png left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+  given = {name: FLAGS[name].value for name in runner.own_flags()}
+  figures = {
+    "flags": given,
+    "environment": report.environment(),
+    "metrics": result.metrics,
+    "history": result.history,
+  }
+  runner.write_json(folder / "metrics.json", figures)
+
+
+if __name__ == "__main__":
+  define_flags()
+  runner.run(main, __doc__)

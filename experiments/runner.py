@@ -1,0 +1,163 @@
+"""What the runners share: flags, errors in one line, progress, and results written whole."""
+
+import contextlib
+import difflib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+
+PHOTOGRAPH = Path(__file__).parent / "data" / "kodim23.png"
+
+USAGE_ERROR = 2
+
+
+class Criterion(NamedTuple):
+  """A row of an acceptance table."""
+
+  name: str
+  measured: str
+  required: str
+  met: bool
+
+
+class NotMeasuredError(Exception):
+  """A stage needs what this machine lacks."""
+
+
+def run(main: Callable[[], int | None], description: str) -> None:
+  """Parses the flags and runs `main`, which returns an exit status.
+
+  `--help` prints `description` and the flags and exits 0, before JAX is imported. A usage error, and any ValueError
+  or OSError of `main`, is one line on stderr and exit status 2; a FitError exits 1, an interrupt 130.
+  """
+  argv = sys.argv
+  if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
+    print(f"{description.strip()}\n\nFlags:\n{_flag_help()}")
+    sys.exit(0)
+  try:
+    rest = flags.FLAGS(argv)
+    if len(rest) > 1:
+      raise flags.Error(f"got the argument {rest[1]!r}, expected flags only")
+  except flags.UnrecognizedFlagError as error:
+    near = difflib.get_close_matches(error.flagname, own_flags(), n=1, cutoff=0.5)
+    _fail(f"unknown flag --{error.flagname}" + (f"; did you mean --{near[0]}?" if near else "; --help lists all"))
+  except flags.Error as error:
+    _fail(str(error))
+  try:
+    _use_compilation_cache()
+    sys.exit(main())
+  except KeyboardInterrupt:
+    _fail("interrupted", 130)
+  except (ValueError, OSError) as error:
+    _fail(str(error))
+  except RuntimeError as error:
+    if type(error).__name__ != "FitError":
+      raise
+    _fail(str(error), 1)
+
+
+def own_flags() -> dict[str, flags.Flag]:
+  """The flags that runners define, not absl's own."""
+  own = flags.FLAGS.flags_by_module_dict()
+  return {flag.name: flag for module, defined in own.items() if not module.startswith("absl") for flag in defined}
+
+
+def _flag_help() -> str:
+  """A line for each flag, with its default."""
+  lines = []
+  for name, flag in sorted(own_flags().items()):
+    default = "" if flag.default is None else f" [{flag.default}]"
+    choices = f" <{'|'.join(flag.parser.enum_values)}>" if isinstance(flag.parser, flags.EnumParser) else ""
+    lines.append(f"  --{name}{choices}{default}\n      {flag.help}")
+  return "\n".join(lines)
+
+
+def _fail(message: str, status: int = USAGE_ERROR) -> None:
+  print(f"error: {' '.join(message.split())}", file=sys.stderr)
+  sys.exit(status)
+
+
+def _use_compilation_cache() -> None:
+  """Keeps compiled programs in a private folder of the user's, so that a second run starts at once."""
+  # jaxlib calls every program it finds there built for another machine, since it compares made-up features.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  import jax
+
+  base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+  folder = base / "gaussjax" / "jax"
+  with contextlib.suppress(OSError):  # a home that cannot be written to costs only the cache
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def results(out_dir: str | os.PathLike) -> Iterator[Path]:
+  """A temporary folder beside `out_dir` whose files move into it when the block ends well, and vanish otherwise."""
+  out_dir = Path(out_dir)
+  if out_dir.exists() and not out_dir.is_dir():
+    raise ValueError(f"got --out_dir={out_dir}, which is a file; expected a folder")
+  out_dir.mkdir(parents=True, exist_ok=True)
+  temporary = Path(tempfile.mkdtemp(dir=out_dir, prefix=".partial-"))
+  try:
+    yield temporary
+    for file in sorted(temporary.iterdir()):
+      file.replace(out_dir / file.name)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Indented, keys in the order given; NaN as null, so that any parser reads it."""
+  path.write_text(json.dumps(_without_nan(value), indent=1) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _without_nan(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_without_nan(item) for item in value]
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def progress(total: int, *, every_seconds: float = 5.0) -> Callable[[dict[str, float]], None]:
+  """A `progress_fn`: a bar with ETA on a terminal, otherwise a line every few seconds and at the end."""
+  if sys.stderr.isatty():
+    from tqdm import tqdm
+
+    bar = tqdm(total=total, unit="step", dynamic_ncols=True)
+
+    def draw(record: dict[str, float]) -> None:
+      bar.n = int(record["step"])
+      bar.set_postfix_str(_figures(record))
+      if bar.n >= total:
+        bar.close()
+
+    return draw
+  last = -every_seconds
+
+  def write(record: dict[str, float]) -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last >= every_seconds or record["step"] >= total:
+      last = now
+      timing = f"{record['steps_per_second']:.1f} steps/s  ETA {record['eta_seconds']:.0f} s"
+      print(f"step {record['step']:>5.0f}/{total}  {_figures(record)}  {timing}", file=sys.stderr, flush=True)
+
+  return write
+
+
+def _figures(record: dict[str, float]) -> str:
+  return (
+    f"loss {record['loss']:.5f}  PSNR {record['psnr']:.2f} dB  min scale {record['min_scale_px']:.2f} px"
+    f" ({record['min_scale']:.4f})  W_median {record['w_median']:.2f}  covered {record['covered']:.0%}"
+  )

@@ -1,0 +1,28 @@
+from . import (
+  checkpoints as checkpoints,
+  fitting as fitting,
+  geometry as geometry,
+  guards as guards,
+  image_io as image_io,
+  initializers as initializers,
+  losses as losses,
+  metrics as metrics,
+  optimizers as optimizers,
+  recipes as recipes,
+  rendering as rendering,
+  report as report,
+  types as types,
+)
+from .checkpoints import load as load, save as save
+from .guards import FitError as FitError
+from .image_io import read_image as read_image, write_png as write_png
+from .recipes import Recipe as Recipe, fit as fit, render as render
+from .types import (
+  Canvas as Canvas,
+  Cholesky as Cholesky,
+  Euler as Euler,
+  FitResult as FitResult,
+  Gaussians as Gaussians,
+  LogCholesky as LogCholesky,
+  Stop as Stop,
+)

@@ -1,0 +1,176 @@
+"""The fit: a pure step made of a loss and an optimiser, and a loop over it in jitted chunks.
+
+Knows nothing of rendering: the loss, the optimiser and the neighbour lists arrive as functions. Between chunks the
+loop is on the host, where it measures, reports and decides whether to go on.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax.experimental import checkify
+
+from gaussjax import guards
+from gaussjax.types import Array, Gaussians, Stop
+
+LOG_EVERY = 10  # steps between records
+
+Record = dict[str, float]
+Progress = Callable[[Record], None]
+
+
+class State(NamedTuple):
+  """What a step carries on."""
+
+  params: Gaussians
+  opt_state: Any
+  step: Array  # [] int32, steps done
+  lists: Any  # what the renderer keeps from step to step; () for none
+
+
+class Info(NamedTuple):
+  """What a step reports; it never feeds back."""
+
+  loss: Array  # [] before the step
+  health: guards.Health
+  overflow: Array  # [] bool, the lists' capacity was too small: the step was not made
+
+
+class Lists(NamedTuple):
+  """How a renderer keeps neighbour lists; `NO_LISTS` for one that has none."""
+
+  allocate: Callable[[Gaussians, Any], Any]  # host: (params, lists too small or None) -> lists
+  refresh: Callable[[Gaussians, Any], tuple[Any, Array]]  # jit: (params, lists) -> (valid lists, overflow [])
+
+
+NO_LISTS = Lists(lambda params, lists: (), lambda params, lists: ((), jnp.array(False)))
+
+
+class Fitter(NamedTuple):
+  """A fit's pure functions; `progress` is the share of the steps done, in [0, 1]."""
+
+  init: Callable[[Gaussians], State]
+  step: Callable[[State, Any, Array], tuple[State, Info]]  # (state, target, progress)
+  explain: Callable[[State, Any, Array], str]  # what is wrong with the step from this state, in words
+
+
+def fitter(
+  loss_fn: Callable[[Gaussians, Any, Any], Array],  # (params, lists, target) -> []
+  optimizer: optax.GradientTransformationExtraArgs,
+  *,
+  lists: Lists = NO_LISTS,
+  check: Callable[[Array, Gaussians, Gaussians], None] | None = None,
+) -> Fitter:
+  """The gradient descent of `loss_fn`; `check(loss, gradients, params)` may hold chex assertions."""
+
+  def init(params: Gaussians) -> State:
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), lists.allocate(params, None))
+
+  def attempt(state: State, target: Any, progress: Array) -> tuple[State, Array, Gaussians, Array]:
+    valid, overflow = lists.refresh(state.params, state.lists)
+    loss, gradients = jax.value_and_grad(loss_fn)(state.params, valid, target)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, progress=progress)
+    params = optax.apply_updates(state.params, updates)
+    return State(params, opt_state, state.step + 1, valid), loss, gradients, overflow
+
+  def step(state: State, target: Any, progress: Array) -> tuple[State, Info]:
+    made, loss, gradients, overflow = attempt(state, target, progress)
+    if check is not None:
+      check(loss, gradients, made.params)
+    info = Info(loss, guards.health(loss, gradients, made.params), overflow)
+    # A step that failed is not made, so that the host finds the state that it failed from.
+    keep = functools.partial(jnp.where, succeeded(info))
+    kept = jax.tree.map(keep, made._replace(lists=()), state._replace(lists=()))
+    return kept._replace(lists=made.lists), info
+
+  def explain(state: State, target: Any, progress: Array) -> str:
+    made, loss, gradients, _ = jax.jit(attempt)(state, target, progress)
+    return guards.describe(int(made.step), loss, gradients, made.params)
+
+  return Fitter(init, step, explain)
+
+
+def succeeded(info: Info) -> Array:
+  """Whether the step was made."""
+  return functools.reduce(jnp.logical_and, info.health) & ~info.overflow
+
+
+@functools.partial(jax.jit, static_argnames="step")
+def advance(step: Callable, state: State, target: Any, until: Array, total: Array) -> tuple[State, Info]:
+  """Steps to step number `until` of `total`, or to the first that fails. Both are traced."""
+
+  def again(carry: tuple[State, Info]) -> Array:
+    state, info = carry
+    return (state.step < until) & succeeded(info)
+
+  def body(carry: tuple[State, Info]) -> tuple[State, Info]:
+    state, _ = carry
+    return step(state, target, state.step / total)
+
+  passed = jnp.array(True)
+  start = Info(jnp.zeros((), state.params.means.dtype), guards.Health(*[passed] * 4), ~passed)
+  return jax.lax.while_loop(again, body, (state, start))
+
+
+def advance_checked(step: Callable, state: State, target: Any, until: Array, total: Array) -> tuple[State, Info]:
+  """The same one step at a time, through `chex.chexify`: stops at the first failed assertion, and names it."""
+  checked = chex.chexify(jax.jit(step), async_check=False)
+  while True:
+    try:
+      state, info = checked(state, target, state.step / total)
+    except (AssertionError, checkify.JaxRuntimeError) as error:
+      message = str(error).strip().splitlines()
+      raise guards.FitError(f"step {int(state.step) + 1}: {' '.join(message)}") from error
+    if state.step >= until or not succeeded(info):
+      return state, info
+
+
+def run(
+  fitter: Fitter,
+  state: State,
+  target: Any,
+  *,
+  stop: Stop,
+  measure: Callable[[State, Any], Record],
+  clock: Callable[[], float],
+  lists: Lists = NO_LISTS,
+  progress_fn: Progress | None = None,
+  advance: Callable = advance,
+) -> tuple[State, list[Record]]:
+  """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises guards.FitError."""
+  if stop.max_steps is None:
+    raise ValueError("got Stop(max_steps=None), expected a number of steps")
+  max_steps, history = stop.max_steps, list[Record]()
+  start = clock()
+  first = int(state.step)
+
+  def record() -> None:
+    seconds, done = clock() - start, int(state.step)
+    rate = (done - first) / seconds if seconds > 0 else 0.0
+    eta = (max_steps - done) / rate if rate > 0 else float("nan")
+    timing = {"seconds": seconds, "steps_per_second": rate, "eta_seconds": eta}
+    history.append({"step": done, **measure(state, target), **timing})
+    if progress_fn is not None:
+      progress_fn(history[-1])
+
+  record()
+  while int(state.step) < max_steps and not reached(stop, history[-1]):
+    until = min(int(state.step) + LOG_EVERY, max_steps)
+    state, info = advance(fitter.step, state, target, jnp.int32(until), jnp.float32(max_steps))
+    if info.overflow:
+      state = state._replace(lists=lists.allocate(state.params, state.lists))
+    elif not succeeded(info):
+      raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
+    else:
+      record()
+  return state, history
+
+
+def reached(stop: Stop, record: Record) -> bool:
+  """Whether the target PSNR or the time limit is met."""
+  enough = stop.target_psnr is not None and record["psnr"] >= stop.target_psnr
+  return enough or (stop.time_limit is not None and record["seconds"] >= stop.time_limit)

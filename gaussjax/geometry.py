@@ -1,0 +1,156 @@
+"""From raw shape parameters to ellipses: closed forms for ONE Gaussian, vmapped at the edge.
+
+Every shape is a factor S; its covariance is Sigma = S S^T + floor^2 I, so no scale falls below the floor and no
+gradient dies there. Rendered at r times the fitted resolution, Sigma_r = r^2 S S^T + (max(r, 1) floor)^2 I: exact
+upwards, low-pass filtered downwards (elliptical weighted average; Zwicker et al., "EWA Splatting", 2002).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gaussjax import numerics
+from gaussjax.types import Array, Cholesky, Euler, Gaussians, LogCholesky, Shape
+
+
+class Geometry(NamedTuple):
+  """Gaussians placed on an output pixel grid."""
+
+  means: Array  # [N, 2] (x, y) output pixels
+  whitening: Array  # [N, 3] (a11, a21, a22): A = [[a11, 0], [a21, a22]], Sigma^-1 = A^T A
+  log_weights: Array  # [N] the sets' own plus the loss of amplitude that a low-pass filter brings
+
+
+class Affine(NamedTuple):
+  """Axis-aligned map from fitted pixels to output pixels: p * scale - offset * scale."""
+
+  scale: Array  # [2] (x, y)
+  offset: Array  # [2] (x, y) fitted pixels of the output's upper left corner
+
+
+@functools.singledispatch
+def factor(shape: Shape) -> Array:
+  """S `[2, 2]` in pixels, with S S^T the covariance before the floor. One Gaussian."""
+  raise TypeError(f"got {type(shape).__name__}, expected one of Euler, Cholesky, LogCholesky")
+
+
+@factor.register
+def _(shape: Euler) -> Array:
+  cos, sin = jnp.cos(shape.thetas), jnp.sin(shape.thetas)
+  return jnp.array([[cos, -sin], [sin, cos]]) * jnp.exp(shape.log_scales)
+
+
+@factor.register
+def _(shape: Cholesky) -> Array:
+  return jnp.array([[shape.l11, jnp.zeros_like(shape.l11)], [shape.l21, shape.l22]])
+
+
+@factor.register
+def _(shape: LogCholesky) -> Array:
+  return factor(Cholesky(jnp.exp(shape.log_l11), shape.l21, jnp.exp(shape.log_l22)))
+
+
+def covariance(s: Array, floor: Array) -> tuple[Array, Array, Array, Array]:
+  """Sigma = S S^T + diag(floor^2) as (xx, xy, yy, determinant); `s` `[2, 2]`, `floor` `[2]` pixels.
+
+  The determinant is a sum of squares, so it keeps its precision at any aspect ratio, where xx * yy - xy^2 loses it.
+  """
+  xx, xy, yy = jnp.sum(s[0] * s[0]), jnp.sum(s[0] * s[1]), jnp.sum(s[1] * s[1])
+  fx, fy = floor[0] ** 2, floor[1] ** 2
+  det_s = s[0, 0] * s[1, 1] - s[0, 1] * s[1, 0]
+  return xx + fx, xy, yy + fy, det_s**2 + fx * yy + fy * xx + fx * fy
+
+
+def whitening(s: Array, floor: Array) -> Array:
+  """Lower triangular A `[3]` = (a11, a21, a22) in 1 / pixels with Sigma^-1 = A^T A (inverse Cholesky factor)."""
+  xx, xy, _, det = covariance(s, floor)
+  return jnp.stack([1 / jnp.sqrt(xx), -xy / (jnp.sqrt(xx) * jnp.sqrt(det)), jnp.sqrt(xx) / jnp.sqrt(det)])
+
+
+def principal_scales(s: Array, floor: Array) -> Array:
+  """`[2]` (major, minor) standard deviations in pixels: square roots of the eigenvalues of Sigma."""
+  xx, xy, yy, det = covariance(s, floor)
+  major = (xx + yy) / 2 + numerics.safe_sqrt(((xx - yy) / 2) ** 2 + xy**2)
+  return jnp.stack([jnp.sqrt(major), jnp.sqrt(det / major)])
+
+
+def place(
+  mean: Array, shape: Shape, log_weight: Array, affine: Affine, *, floor: float
+) -> tuple[Array, Array, Array]:
+  """One Gaussian on the output grid: mean `[2]`, whitening `[3]`, log-weight `[]`.
+
+  The filter that keeps small Gaussians from aliasing spreads them; their log-weight falls by half the logarithm
+  of the determinants' ratio, so that the integral over the image stays what it was.
+  """
+  s = affine.scale[:, None] * factor(shape)
+  exact_floor = affine.scale * floor
+  filtered_floor = jnp.maximum(affine.scale, 1) * floor
+  *_, exact_det = covariance(s, exact_floor)
+  *_, filtered_det = covariance(s, filtered_floor)
+  spread = (jnp.log(exact_det) - jnp.log(filtered_det)) / 2
+  return (mean - affine.offset) * affine.scale, whitening(s, filtered_floor), log_weight + spread
+
+
+def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:
+  """All Gaussians on an output grid; without `affine`, on the grid they were fitted on. Needs a canvas."""
+  means = gaussians.means
+  if affine is None:
+    affine = Affine(jnp.ones(2, means.dtype), jnp.zeros(2, means.dtype))
+  log_weights = jnp.zeros_like(means[:, 0]) if gaussians.log_weights is None else gaussians.log_weights
+  one = functools.partial(place, floor=canvas_of(gaussians).floor)
+  return Geometry(*jax.vmap(one, in_axes=(0, 0, 0, None))(means, gaussians.shape, log_weights, affine))
+
+
+def scales(gaussians: Gaussians) -> Array:
+  """`[N, 2]` (major, minor) standard deviations in pixels, the floor included."""
+  floor = jnp.full(2, canvas_of(gaussians).floor, gaussians.means.dtype)
+  return jax.vmap(lambda shape: principal_scales(factor(shape), floor))(gaussians.shape)
+
+
+def canvas_of(gaussians: Gaussians):
+  """The canvas, or a ValueError for a set that has none yet."""
+  if gaussians.canvas is None:
+    raise ValueError("got Gaussians without a canvas, expected a set from fit, load or with canvas=Canvas(...)")
+  return gaussians.canvas
+
+
+def to_cholesky(shape: Shape) -> Cholesky:
+  """The same S S^T as a Cholesky factor with a diagonal that is not negative. `[N]` fields."""
+
+  def one(shape: Shape) -> Cholesky:
+    s = factor(shape)
+    l11 = numerics.safe_sqrt(jnp.sum(s[0] * s[0]))
+    l21 = numerics.safe_divide(jnp.sum(s[0] * s[1]), l11)
+    det = jnp.abs(s[0, 0] * s[1, 1] - s[0, 1] * s[1, 0])
+    # A first row of zeros leaves all of the variance to y.
+    l22 = jnp.where(l11 > 0, numerics.safe_divide(det, l11), numerics.safe_sqrt(jnp.sum(s[1] * s[1])))
+    return Cholesky(l11, l21, l22)
+
+  return jax.vmap(one)(shape)
+
+
+def to_log_cholesky(shape: Shape) -> LogCholesky:
+  """The same S S^T, a zero on the diagonal raised to numerics.TINY_SCALE."""
+  l11, l21, l22 = to_cholesky(shape)
+  log = lambda scale: jnp.log(jnp.maximum(scale, numerics.TINY_SCALE))
+  return LogCholesky(log(l11), l21, log(l22))
+
+
+def to_euler(shape: Shape) -> Euler:
+  """The same S S^T as principal scales (major first) and angle in (-pi/2, pi/2]; scales at least TINY_SCALE."""
+
+  def one(shape: Shape) -> Euler:
+    s = factor(shape)
+    # Singular values of a 2x2 matrix without cancellation (Blinn, "Consider the Lowly 2x2 Matrix", 1996).
+    e, f = (s[0, 0] + s[1, 1]) / 2, (s[0, 0] - s[1, 1]) / 2
+    g, h = (s[1, 0] + s[0, 1]) / 2, (s[1, 0] - s[0, 1]) / 2
+    major = numerics.safe_sqrt(e * e + h * h) + numerics.safe_sqrt(f * f + g * g)
+    minor = numerics.safe_divide(jnp.abs(s[0, 0] * s[1, 1] - s[0, 1] * s[1, 0]), major)
+    xx, xy, yy = jnp.sum(s[0] * s[0]), jnp.sum(s[0] * s[1]), jnp.sum(s[1] * s[1])
+    circle = (xx - yy) ** 2 + 4 * xy**2 <= numerics.CIRCLE * (xx + yy) ** 2
+    theta = jnp.arctan2(jnp.where(circle, 0, 2 * xy), jnp.where(circle, 1, xx - yy)) / 2
+    return Euler(jnp.log(jnp.maximum(jnp.stack([major, minor]), numerics.TINY_SCALE)), theta)
+
+  return jax.vmap(one)(shape)

@@ -1,0 +1,51 @@
+"""Where the Gaussians start: `(key, image [H, W, C], num_gaussians) -> Gaussians`, Euler shapes, no canvas."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from gaussjax.types import Array, Euler, Gaussians
+
+
+def random(
+  key: Array, image: Array, num_gaussians: int, *, gamma: float = 0.5, random_colors: bool = False
+) -> Gaussians:
+  """Uniform positions and angles, sigma = gamma sqrt(W H / N), the colour of the pixel under each mean."""
+  key_means, key_thetas, key_colors = jax.random.split(key, 3)
+  height, width, channels = image.shape
+  size = jnp.array([width, height], image.dtype)
+  means = size * jax.random.uniform(key_means, (num_gaussians, 2), image.dtype)
+  thetas = jax.random.uniform(key_thetas, (num_gaussians,), image.dtype, maxval=math.pi)
+  if random_colors:
+    colors = jax.random.uniform(key_colors, (num_gaussians, channels), image.dtype)
+  else:
+    colors = color_under(image, means)
+  return Gaussians(means, Euler(jnp.full_like(means, base_log_scale(image, num_gaussians, gamma)), thetas), colors)
+
+
+def grid(key: Array, image: Array, num_gaussians: int, *, gamma: float = 0.5) -> Gaussians:
+  """Round Gaussians on the cells of a grid as square as may be, filled row by row; `key` is not used."""
+  del key
+  height, width, _ = image.shape
+  columns = max(1, min(num_gaussians, round(math.sqrt(num_gaussians * width / height))))
+  rows = -(-num_gaussians // columns)
+  index = jnp.arange(num_gaussians)
+  row, column = index // columns, index % columns
+  # The last row may be short: its cells are wider, so that it still spans the image.
+  in_row = jnp.where(row == rows - 1, num_gaussians - (rows - 1) * columns, columns)
+  means = jnp.stack([(column + 0.5) * width / in_row, (row + 0.5) * height / rows], -1).astype(image.dtype)
+  shape = Euler(jnp.full_like(means, base_log_scale(image, num_gaussians, gamma)), jnp.zeros_like(means[:, 0]))
+  return Gaussians(means, shape, color_under(image, means))
+
+
+def base_log_scale(image: Array, num_gaussians: int, gamma: float) -> float:
+  """log(gamma sqrt(W H / N)), the log-scale in pixels at which N Gaussians share the image evenly."""
+  return math.log(gamma * math.sqrt(image.shape[0] * image.shape[1] / num_gaussians))
+
+
+def color_under(image: Array, means: Array) -> Array:
+  """`[N, C]`, the colours of the pixels under the `means` `[N, 2]`, the nearest pixel for those outside."""
+  column, row = jnp.floor(means).astype(jnp.int32).T
+  height, width, _ = image.shape
+  return image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]

@@ -1,0 +1,210 @@
+"""Good defaults: the one module that knows all parts and puts them together."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gaussjax import fitting, geometry, guards, image_io, initializers, losses, metrics, optimizers, rendering
+from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
+
+MAX_EVALUATIONS = 5e7  # Gaussian-pixel pairs a step that the dense renderer can fit in reasonable time
+
+
+class Recipe(NamedTuple):
+  """All that a fit is made of, apart from the image and N: functions, not names. Hashable."""
+
+  initialize: Callable[[Array, Array, int], Gaussians] = initializers.random
+  parameterize: Callable[[Shape], Shape] = geometry.to_euler
+  blend: rendering.Blend = rendering.weighted_average
+  loss: Callable[[Array, Array], Array] = losses.l2
+  learning_rate: float = 0.04  # of the colours; the other fields' rates keep their ratio to it
+  ratios: optimizers.Rates = optimizers.Rates(means=50, log_scales=3, thetas=5, lengths=10, colors=1)
+  schedule: optimizers.Schedule = optimizers.cosine
+  lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
+  steps: int = 400
+  checked: bool = False
+
+
+# The seed's: one constant rate 0.01, lengths in units of the longer side, 100 steps.
+V1 = Recipe(
+  learning_rate=0.01,
+  ratios=optimizers.Rates(means=1, log_scales=1, thetas=1, lengths=1, colors=1, log_weights=1),
+  schedule=optimizers.constant,
+  lengths_in=max,
+  steps=100,
+)
+
+NEVER_EARLY = Stop()  # the preset's number of steps
+
+PRESETS = {"balanced": Recipe()}
+
+
+def fit(
+  image: ArrayLike,
+  *,
+  num_gaussians: int,
+  seed: int = 0,
+  preset: str | Recipe = "balanced",
+  stop: Stop = NEVER_EARLY,
+  progress_fn: fitting.Progress | None = None,
+) -> FitResult:
+  """Fits `num_gaussians` Gaussians to an image `[H, W, C]` (float in [0, 1], uint8 or uint16).
+
+  `progress_fn` receives a record every fitting.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
+  longer side), w_median, covered, seconds, steps_per_second, eta_seconds. Raises ValueError for arguments that make
+  no sense, guards.FitError when the numbers diverge.
+  """
+  recipe = _recipe(preset)
+  pixels = image_io.as_image(image)
+  _check_arguments(pixels, num_gaussians, recipe, stop)
+  target = jnp.asarray(pixels)
+  params = start(jax.random.key(seed), target, num_gaussians, recipe)
+  fitter = _fitter(recipe, *target.shape[:2])
+  state, history = fitting.run(
+    fitter,
+    fitter.init(params),
+    target,
+    stop=stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps),
+    measure=functools.partial(_measure, recipe.loss),
+    clock=time.monotonic,
+    progress_fn=progress_fn,
+    advance=fitting.advance_checked if recipe.checked else fitting.advance,
+  )
+  final = {**history[-1], **evaluate(render(state.params), target)}
+  return FitResult(state.params, state, history, final)
+
+
+def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
+  """The set that a fit starts from, on its canvas; the background is the target's mean."""
+  height, width, _ = target.shape
+  gaussians = recipe.initialize(key, target, num_gaussians)
+  canvas = Canvas(height, width, jnp.mean(target, axis=(0, 1)), recipe.blend)
+  return gaussians._replace(shape=recipe.parameterize(gaussians.shape), canvas=canvas)
+
+
+def render(
+  gaussians: Gaussians,
+  height: int | None = None,
+  width: int | None = None,
+  *,
+  background: ArrayLike | None = None,
+  viewport: tuple[float, float, float, float] | None = None,
+) -> Array:
+  """Draws a set at any size: `[height, width, C]`, not clipped.
+
+  Without a size that of the fit; with one of the two the other keeps the aspect ratio. `viewport` is the part of
+  the fitted image to draw, (left, top, right, bottom) in its pixels. Larger is exact, smaller low-pass filtered.
+  """
+  canvas = geometry.canvas_of(gaussians)
+  left, top, right, bottom = view = (0, 0, canvas.width, canvas.height) if viewport is None else viewport
+  if not all(map(math.isfinite, view)) or right <= left or bottom <= top:
+    raise ValueError(
+      f"got the viewport {view}, expected finite (left, top, right, bottom), left < right, top < bottom"
+    )
+  if height is None:
+    height = max(1, round((bottom - top) * (1 if width is None else width / (right - left))))
+  if width is None:
+    width = max(1, round((right - left) * height / (bottom - top)))
+  if height < 1 or width < 1:
+    raise ValueError(f"got a size of {height} x {width}, expected at least one pixel each way")
+  if background is not None:
+    colour = jnp.broadcast_to(jnp.asarray(background, gaussians.colors.dtype), gaussians.colors.shape[1:])
+    gaussians = gaussians._replace(canvas=_with_background(canvas, colour))
+  return _render(gaussians, jnp.asarray(view, gaussians.means.dtype), height=height, width=width)
+
+
+def evaluate(prediction: Array, target: Array) -> dict[str, float]:
+  """All metrics of a render: mse, psnr in dB and, from 11 x 11 pixels on, ssim."""
+  values = {"mse": metrics.mse(prediction, target), "psnr": metrics.psnr(prediction, target)}
+  if min(target.shape[:2]) >= 11:
+    values["ssim"] = metrics.ssim(prediction, target)
+  return {name: float(value) for name, value in values.items()}
+
+
+@jax.jit
+def coverage(gaussians: Gaussians) -> Array:
+  """W(p) at the fitted size, `[H, W]`: the sum of the weights, without the background's share."""
+  canvas = geometry.canvas_of(gaussians)
+  return rendering.coverage(_rasterizer(gaussians, canvas.height, canvas.width))
+
+
+def _with_background(canvas: Canvas, background: Array) -> Canvas:
+  return Canvas(canvas.height, canvas.width, background, canvas.blend, canvas.cutoff, canvas.floor)
+
+
+@functools.partial(jax.jit, static_argnames=("height", "width"))
+def _render(gaussians: Gaussians, viewport: Array, *, height: int, width: int) -> Array:
+  affine = rendering.output_affine(viewport, height, width)
+  return _picture(gaussians, _rasterizer(gaussians, height, width, affine))
+
+
+def _rasterizer(gaussians: Gaussians, height: int, width: int, affine=None) -> rendering.Rasterizer:
+  tau = rendering.tail(geometry.canvas_of(gaussians).cutoff)
+  return rendering.dense(geometry.geometry(gaussians, affine), height, width, tau=tau)
+
+
+def _picture(gaussians: Gaussians, rasterizer: rendering.Rasterizer) -> Array:
+  canvas = geometry.canvas_of(gaussians)
+  return canvas.blend(rasterizer, gaussians.colors, canvas.background)
+
+
+@functools.lru_cache(maxsize=64)  # the same functions for the same recipe, so that jit finds its programs again
+def _fitter(recipe: Recipe, height: int, width: int) -> fitting.Fitter:
+  def loss_fn(params: Gaussians, lists: Any, target: Array) -> Array:
+    del lists
+    return recipe.loss(_picture(params, _rasterizer(params, height, width)), target)
+
+  optimizer = optimizers.adam(rates(recipe, height, width), recipe.schedule)
+  return fitting.fitter(loss_fn, optimizer, check=guards.check if recipe.checked else None)
+
+
+def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
+  """Rates a step: the recipe's ratios times its learning rate, those of lengths in its unit of length."""
+  scaled = optimizers.Rates(*[recipe.learning_rate * ratio for ratio in recipe.ratios])
+  unit = recipe.lengths_in(height, width)
+  return scaled._replace(means=scaled.means * unit, lengths=scaled.lengths * unit)
+
+
+def _measure(loss: Callable[[Array, Array], Array], state: fitting.State, target: Array) -> fitting.Record:
+  return {name: float(value) for name, value in _measurements(loss, state.params, target).items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measurements(loss: Callable, params: Gaussians, target: Array) -> dict[str, Array]:
+  rasterizer = _rasterizer(params, *target.shape[:2])
+  prediction = _picture(params, rasterizer)
+  return {
+    "loss": loss(prediction, target),
+    "psnr": metrics.psnr(prediction, target),
+    **guards.diagnostics(params, rendering.coverage(rasterizer)),
+  }
+
+
+def _recipe(preset: str | Recipe) -> Recipe:
+  if isinstance(preset, Recipe):
+    return preset
+  if preset not in PRESETS:
+    raise ValueError(f"got preset {preset!r}, expected one of {', '.join(PRESETS)} or a Recipe")
+  return PRESETS[preset]
+
+
+def _check_arguments(image: np.ndarray, num_gaussians: int, recipe: Recipe, stop: Stop) -> None:
+  if num_gaussians < 1:
+    raise ValueError(f"got num_gaussians={num_gaussians}, expected at least 1")
+  if not (math.isfinite(recipe.learning_rate) and recipe.learning_rate > 0):
+    raise ValueError(f"got a learning rate of {recipe.learning_rate}, expected a finite number above 0")
+  if stop.max_steps is not None and stop.max_steps < 1:
+    raise ValueError(f"got max_steps={stop.max_steps}, expected at least 1")
+  evaluations = num_gaussians * image.shape[0] * image.shape[1]
+  if evaluations > MAX_EVALUATIONS:
+    raise ValueError(
+      f"got {num_gaussians} Gaussians on {image.shape[1]} x {image.shape[0]} pixels, {evaluations:.3g}"
+      f" evaluations a step; expected at most {MAX_EVALUATIONS:.0e}: take fewer Gaussians or a smaller image"
+    )

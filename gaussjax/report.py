@@ -1,0 +1,95 @@
+"""Pictures of a fit: comparison, ellipses, curve. Arrays in, arrays or PNG files out."""
+
+import io
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gaussjax import files, geometry
+from gaussjax.types import Gaussians
+
+GAP = 4  # white pixels between panels
+ERROR_GAIN = 4  # errors are shown this many times enlarged, since a good fit's are invisible
+
+
+def comparison(target: ArrayLike, render: ArrayLike) -> NDArray:
+  """Target, render and error map (absolute difference, times ERROR_GAIN) side by side: `[H, 3 W + 2 GAP, 3]`."""
+  target, render = _rgb(target), np.clip(_rgb(render), 0, 1)
+  error = np.clip(np.abs(render - target) * ERROR_GAIN, 0, 1)
+  gap = np.ones((target.shape[0], GAP, 3), target.dtype)
+  return np.concatenate([target, gap, render, gap, error], axis=1)
+
+
+def ellipses(gaussians: Gaussians, render: ArrayLike, *, magnify: int = 1, sigmas: float = 1.0) -> NDArray:
+  """Each Gaussian's outline at `sigmas` standard deviations, in its colour, over the dimmed `render` `[H, W, C]`.
+
+  The picture is `magnify` times larger than the render, so that small ellipses stay apart.
+  """
+  picture = np.repeat(np.repeat(0.35 * np.clip(_rgb(render), 0, 1), magnify, axis=0), magnify, axis=1)
+  scales = np.asarray(geometry.scales(gaussians))
+  thetas = np.asarray(geometry.to_euler(gaussians.shape).thetas)
+  colors = np.clip(_rgb(np.asarray(gaussians.colors)), 0, 1)
+  colors = 0.3 + 0.7 * colors  # dark Gaussians must show on a dark ground
+  angles = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+  axes = np.stack([np.cos(thetas), np.sin(thetas)], -1)
+  across = np.stack([-axes[:, 1], axes[:, 0]], -1)
+  height, width, _ = picture.shape
+  for angle in angles:  # a point of every ellipse at a time
+    offset = scales[:, :1] * np.cos(angle) * axes + scales[:, 1:] * np.sin(angle) * across
+    x, y = np.floor((np.asarray(gaussians.means) + sigmas * offset) * magnify).T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    picture[y[inside].astype(int), x[inside].astype(int)] = colors[inside]
+  return picture
+
+
+def write_curve(path: str | os.PathLike, history: Sequence[dict[str, float]]) -> None:
+  """PSNR and loss against step as a PNG. Needs matplotlib, the extra `plots`; raises ImportError without it."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4), layout="constrained")
+  FigureCanvasAgg(figure)
+  left = figure.add_subplot()
+  right = left.twinx()
+  steps = [record["step"] for record in history]
+  left.plot(steps, [record["psnr"] for record in history], color="tab:blue")
+  right.semilogy(steps, [record["loss"] for record in history], color="tab:orange")
+  left.set(xlabel="step")
+  left.set_ylabel("PSNR (dB)", color="tab:blue")
+  right.set_ylabel("loss", color="tab:orange")
+  left.grid(alpha=0.3)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png", dpi=110)
+  files.write_whole(path, buffer.getvalue())
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
+  """Rows as aligned columns, under a header and a rule."""
+  cells = [[str(cell) for cell in row] for row in [header, *rows]]
+  widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+  lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+  return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def environment() -> dict[str, str]:
+  """Versions and device: what a figure was measured with."""
+  import platform
+  from importlib import metadata
+
+  packages = ("gaussjax", "jax", "jaxlib", "optax", "chex", "numpy")
+  device = jax.devices()[0]
+  return {
+    **{name: metadata.version(name) for name in packages},
+    "python": platform.python_version(),
+    "device": f"{device.platform}: {device.device_kind}",
+    "cpus": str(os.cpu_count()),
+  }
+
+
+def _rgb(image: ArrayLike) -> NDArray:
+  """Gray and alpha channels as far as a picture needs them: `[..., C]` -> `[..., 3]`."""
+  image = np.asarray(image)
+  return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)

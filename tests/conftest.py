@@ -1,0 +1,16 @@
+"""Settings of all tests. Each test file is a module's, or a promise's."""
+
+import hypothesis
+import jax
+import pytest
+
+# Compilation makes the first example slow, and machines differ: no test depends on timing.
+hypothesis.settings.register_profile("quiet", deadline=None, max_examples=20, derandomize=True)
+hypothesis.settings.load_profile("quiet")
+
+
+@pytest.fixture
+def x64():
+  """Double precision for the length of a test."""
+  with jax.enable_x64(True):
+    yield

@@ -1,0 +1,37 @@
+"""Random sets of Gaussians for the tests."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from gaussjax import Canvas, Euler, Gaussians, geometry, rendering
+
+BLENDS = (rendering.weighted_average, rendering.accumulated_sum, rendering.alpha_composite)
+LINEAR_BLENDS = BLENDS[:2]
+PARAMETERIZATIONS = (geometry.to_euler, geometry.to_cholesky, geometry.to_log_cholesky)
+
+
+def scene(
+  num_gaussians=20,
+  height=24,
+  width=31,
+  *,
+  channels=3,
+  blend=rendering.weighted_average,
+  parameterize=geometry.to_euler,
+  log_scale=(1.0, 0.5),  # mean and spread
+  seed=0,
+  dtype=np.float32,
+  **canvas,
+):
+  """Means up to a quarter outside of the image, scales log-normal per axis, random log-weights."""
+  rng = np.random.default_rng(seed)
+  array = lambda values: jnp.asarray(np.asarray(values, dtype))
+  means = array(rng.uniform(-0.25, 1.25, (num_gaussians, 2)) * [width, height])
+  shape = Euler(array(rng.normal(*log_scale, (num_gaussians, 2))), array(rng.uniform(-1.5, 1.5, num_gaussians)))
+  return Gaussians(
+    means,
+    parameterize(shape),
+    array(rng.uniform(size=(num_gaussians, channels))),
+    array(rng.normal(size=num_gaussians) * 0.3),
+    Canvas(height, width, array(rng.uniform(size=channels)), blend, **canvas),
+  )

@@ -1,0 +1,196 @@
+"""The fit: it gains, repeats itself, compiles once, and stops with a named error when numbers go bad."""
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scenes import BLENDS, PARAMETERIZATIONS, scene
+
+import gaussjax
+from gaussjax import fitting, guards, initializers, optimizers, recipes
+
+SHORT = gaussjax.Stop(max_steps=30)
+
+
+def picture(height=20, width=26, channels=3, seed=0):
+  """A smooth image: what six large Gaussians make."""
+  gaussians = scene(6, height, width, channels=channels, log_scale=(1.8, 0.3), seed=seed)
+  return np.clip(np.asarray(gaussjax.render(gaussians)), 0, 1)
+
+
+@pytest.mark.parametrize("parameterize", PARAMETERIZATIONS)
+@pytest.mark.parametrize("blend", BLENDS)
+def test_every_variant_gains(parameterize, blend):
+  recipe = recipes.Recipe(parameterize=parameterize, blend=blend)
+  result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=SHORT)
+  assert result.history[-1]["psnr"] > result.history[0]["psnr"] + 2
+  assert len(result.gaussians.means) == 20
+  assert [record["step"] for record in result.history] == [0, 10, 20, 30]
+  assert result.metrics["psnr"] == pytest.approx(result.history[-1]["psnr"], abs=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_any_number_of_channels(channels):
+  result = gaussjax.fit(picture(channels=channels), num_gaussians=10, stop=SHORT)
+  assert result.gaussians.colors.shape == (10, channels)
+
+
+def test_the_same_seed_gives_the_same_gaussians_and_another_does_not():
+  first, second, other = (gaussjax.fit(picture(), num_gaussians=9, seed=s, stop=SHORT).gaussians for s in (1, 1, 2))
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert not np.array_equal(first.means, other.means)
+
+
+def test_a_second_fit_of_the_same_shapes_compiles_nothing():
+  gaussjax.fit(picture(), num_gaussians=11, stop=SHORT)
+  compiled = []
+  listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    gaussjax.fit(picture(seed=3), num_gaussians=11, seed=5, stop=gaussjax.Stop(max_steps=17))
+    assert compiled == []
+    gaussjax.fit(picture(), num_gaussians=12, stop=SHORT)
+    assert compiled  # the listener does hear
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def test_the_start_is_what_the_initialiser_says():
+  image = jnp.asarray(picture(40, 60))
+  gaussians = initializers.random(jax.random.key(0), image, 500)
+  np.testing.assert_allclose(gaussians.shape.log_scales, np.log(0.5 * np.sqrt(2400 / 500)), rtol=1e-6)
+  assert (gaussians.means >= 0).all() and (gaussians.means <= jnp.array([60, 40])).all()
+  column, row = np.floor(np.asarray(gaussians.means[7])).astype(int)
+  np.testing.assert_array_equal(gaussians.colors[7], image[row, column])
+  assert not np.array_equal(
+    gaussians.colors, initializers.random(jax.random.key(0), image, 500, random_colors=True).colors
+  )
+
+
+@pytest.mark.parametrize("num_gaussians", [1, 2, 7, 24, 100])
+def test_the_grid_spans_the_image(num_gaussians):
+  means = np.asarray(initializers.grid(jax.random.key(0), jnp.zeros((40, 60, 3)), num_gaussians).means)
+  assert len(np.unique(means, axis=0)) == num_gaussians
+  np.testing.assert_allclose(means[:, 1].mean(), 20, atol=20 / np.sqrt(num_gaussians))
+  np.testing.assert_allclose(means[:, 0].mean(), 30, atol=1e-4)
+
+
+def test_target_psnr_and_time_end_a_fit():
+  stop = gaussjax.Stop(max_steps=400, target_psnr=20.0)
+  result = gaussjax.fit(picture(), num_gaussians=30, stop=stop)
+  assert result.metrics["psnr"] >= 20 and int(result.state.step) < 400
+  result = gaussjax.fit(picture(), num_gaussians=30, stop=gaussjax.Stop(max_steps=400, time_limit=0.0))
+  assert int(result.state.step) == 0
+
+
+def test_the_schedules_end_where_they_say():
+  progress = jnp.array([0.0, 0.5, 1.0])
+  np.testing.assert_allclose(optimizers.cosine(progress), [1, 0.525, 0.05], rtol=1e-6)
+  np.testing.assert_allclose(optimizers.constant(progress), 1)
+
+
+def test_the_background_is_not_trained():
+  image = picture()
+  result = gaussjax.fit(image, num_gaussians=9, stop=SHORT)
+  np.testing.assert_allclose(result.gaussians.canvas.background, image.mean((0, 1)), rtol=1e-5)
+
+
+def test_the_v1_recipe_is_one_rate_in_units_of_the_longer_side():
+  optimizer = optimizers.adam(recipes.rates(recipes.V1, 20, 50), recipes.V1.schedule)
+  params = scene(3, 20, 50)
+  gradients = jax.tree.map(jnp.ones_like, params)
+  updates, _ = optimizer.update(gradients, optimizer.init(params), params, progress=jnp.float32(0.7))
+  np.testing.assert_allclose(updates.means, -0.01 * 50, rtol=1e-4)
+  for update in (updates.colors, updates.shape.log_scales, updates.shape.thetas, updates.log_weights):
+    np.testing.assert_allclose(update, -0.01, rtol=1e-4)
+
+
+BAD_ARGUMENTS = {
+  "nan": ({"image": np.full((20, 26, 3), np.nan)}, "NaN"),
+  "no pixels": ({"image": np.zeros((0, 5, 3))}, "no dimension of 0"),
+  "one dimension": ({"image": np.zeros(5)}, "expected \\[H, W\\]"),
+  "integers": ({"image": np.zeros((5, 5, 3), int)}, "expected uint8"),
+  "no gaussians": ({"num_gaussians": 0}, "expected at least 1"),
+  "rate zero": ({"preset": recipes.Recipe(learning_rate=0.0)}, "expected a finite number above 0"),
+  "rate inf": ({"preset": recipes.Recipe(learning_rate=float("inf"))}, "expected a finite number above 0"),
+  "no such preset": ({"preset": "perfect"}, "expected one of balanced"),
+  "no steps": ({"stop": gaussjax.Stop(max_steps=0)}, "expected at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_bad_arguments_are_named(case):
+  arguments, message = BAD_ARGUMENTS[case]
+  with pytest.raises(ValueError, match=message):
+    gaussjax.fit(**{"image": picture(), "num_gaussians": 9, "stop": SHORT} | arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integer_images_are_scaled_by_their_type(dtype):
+  image = np.full((20, 26, 3), np.iinfo(dtype).max, dtype)
+  result = gaussjax.fit(image, num_gaussians=9, stop=SHORT)
+  np.testing.assert_allclose(gaussjax.render(result.gaussians), 1, atol=1e-2)
+
+
+def poisoned_fit(field, *, checked=False):
+  """A fit whose loss turns NaN, through one field, from step 12 on."""
+  params = recipes.start(jax.random.key(0), jnp.asarray(picture()), 9, recipes.Recipe())
+
+  def loss_fn(params, lists, target):
+    del lists
+    value = getattr(params, field, None)
+    value = params.shape.thetas if value is None else value
+    poison = jnp.where(jnp.sum(params.colors[0] - target) > 1e9, 0.0, value[0])
+    trigger = jnp.sum(jnp.square(params.colors - 0.5))
+    return trigger + jnp.where(trigger < 0.2, jnp.nan, 0.0) * jnp.sum(poison)
+
+  optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 20, 26), optimizers.constant)
+  fitter = fitting.fitter(loss_fn, optimizer, check=guards.check if checked else None)
+  return fitting.run(
+    fitter,
+    fitter.init(params),
+    jnp.zeros(3),
+    stop=gaussjax.Stop(max_steps=100),
+    measure=lambda state, target: {"psnr": 0.0},
+    clock=lambda: 0.0,
+    advance=fitting.advance_checked if checked else fitting.advance,
+  )
+
+
+@pytest.mark.parametrize("field", ["means", "thetas"])
+def test_the_guard_names_the_step_the_field_and_the_count(field):
+  with pytest.raises(
+    gaussjax.FitError, match=rf"step \d+: the loss is nan; gradient of .*{field} is not finite in \d of 9"
+  ):
+    poisoned_fit(field)
+
+
+def test_checked_stops_at_the_same_step():
+  with pytest.raises(gaussjax.FitError) as unchecked:
+    poisoned_fit("means")
+  with pytest.raises(gaussjax.FitError, match="not finite|NaN|nan") as checked:
+    poisoned_fit("means", checked=True)
+  assert str(checked.value).split(":")[0] == str(unchecked.value).split(":")[0]
+
+
+def test_scales_out_of_bounds_are_named():
+  gaussians = scene(5)
+  huge = gaussians._replace(shape=gaussians.shape._replace(log_scales=gaussians.shape.log_scales.at[2].set(12.0)))
+  assert guards.health(jnp.float32(0), gaussians, gaussians).scales
+  assert not guards.health(jnp.float32(0), gaussians, huge).scales
+  assert "scales of 1 of 5" in guards.describe(3, jnp.float32(0), gaussians, huge)
+
+
+def test_checked_reports_scales(x64):
+  del x64
+  recipe = recipes.Recipe(checked=True, learning_rate=3.0)
+  with pytest.raises(gaussjax.FitError, match="scales out of bounds"):
+    gaussjax.fit(picture(), num_gaussians=9, preset=recipe, stop=gaussjax.Stop(max_steps=60))
+
+
+def test_a_checked_fit_that_is_well_is_the_same_fit():
+  plain = gaussjax.fit(picture(), num_gaussians=9, stop=SHORT)
+  checked = gaussjax.fit(picture(), num_gaussians=9, preset=recipes.Recipe(checked=True), stop=SHORT)
+  np.testing.assert_allclose(checked.gaussians.means, plain.gaussians.means, atol=1e-3)
