@@ -1,5 +1,6 @@
 from . import (
   checkpoints as checkpoints,
+  drawing as drawing,
   fitting as fitting,
   geometry as geometry,
   guards as guards,
@@ -11,12 +12,14 @@ from . import (
   recipes as recipes,
   rendering as rendering,
   report as report,
+  tiling as tiling,
   types as types,
 )
 from .checkpoints import load as load, save as save
+from .drawing import render as render
 from .guards import FitError as FitError
 from .image_io import read_image as read_image, write_png as write_png
-from .recipes import Recipe as Recipe, fit as fit, render as render
+from .recipes import Recipe as Recipe, fit as fit
 from .types import (
   Canvas as Canvas,
   Cholesky as Cholesky,

@@ -112,6 +112,9 @@ def alpha_composite(rasterizer: Rasterizer, colors: Array, background: Array) ->
   return sums + transmittance * background
 
 
+LINEAR_BLENDS = (weighted_average, accumulated_sum)  # those that need `splat` only
+
+
 def coverage(rasterizer: Rasterizer) -> Array:
   """W(p), the sum of the weights, `[H, W]`."""
   return rasterizer.splat(jnp.exp(rasterizer.log_weights)[:, None])[..., 0]

@@ -19,7 +19,10 @@ LEVELS = [
   {"numerics", "image_io"},
   {"metrics", "losses", "geometry", "initializers", "optimizers"},
   {"rendering", "guards"},
-  {"fitting", "checkpoints"},
+  {"tiling.lists", "fitting", "checkpoints"},
+  {"tiling.sums"},
+  {"tiling"},
+  {"drawing"},
   {"recipes", "report"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -12,7 +12,7 @@ from absl.testing import parameterized
 from scenes import BLENDS, LINEAR_BLENDS, PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import geometry, image_io, recipes, rendering
+from gaussjax import drawing, geometry, image_io, rendering
 
 
 class OracleTest(chex.TestCase):
@@ -161,5 +161,5 @@ def test_senseless_sizes_are_refused(arguments):
 
 def test_coverage_is_the_sum_of_weights():
   gaussians = scene(20)._replace(log_weights=None)
-  measured = recipes.coverage(gaussians)
+  measured = drawing.coverage(gaussians)
   np.testing.assert_allclose(measured, oracle.weights(gaussians).sum(0), atol=1e-5)

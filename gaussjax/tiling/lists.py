@@ -1,0 +1,270 @@
+"""Neighbour lists over tiles, after those of molecular dynamics: built now and then, valid until outrun.
+
+Each tile lists the Gaussians whose support meets its pixels, grown by a skin. A list may hold more than it needs,
+which changes nothing since the kernel's support is compact. `allocate` reads values on the host and fixes the
+capacity; `update` is jitted at that capacity and says whether it overflowed; `refresh` updates only when some
+support has outgrown its skin, and picks the next skin by how fast.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gaussjax.geometry import Geometry
+from gaussjax.types import Array
+
+TILE = (16, 16)  # pixels, height and width
+BLOCK = 16  # Gaussians evaluated together on one tile
+GROWTH = 1.25  # of the capacity, from one size of the table to the next
+MAX_PAIRS = 2**30  # more than this many Gaussian-tile pairs overflow 32-bit slots, and any memory
+SKIN_COST = 0.6  # pixel steps: the cost of a build over that of a pixel of skin a step (measured, BUILD_NOTES.md)
+MIN_SKIN, MAX_SKIN = 0.05, 8.0  # pixels
+RADIUS_UNIT = 16.0  # pixels: a Gaussian's skin is `skin` * (1 + radius / RADIUS_UNIT)
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=("ids", "starts", "order", "means", "roots", "skins", "required"),
+  meta_fields=("height", "width", "tile", "max_blocks"),
+)
+@dataclasses.dataclass(frozen=True)
+class TileLists:
+  """The Gaussians of each tile, T tiles row by row, and what is needed to tell when they no longer hold."""
+
+  ids: Array  # [K] int32, by tile, ascending within each; K is the capacity
+  starts: Array  # [T + 1] int32, tile t's are ids[starts[t] : starts[t + 1]]
+  order: Array  # [T] int32, tiles by number of Gaussians, the most first
+  means: Array  # [N, 2] when built
+  roots: Array  # [N, 3] (xx, xy, yy) of Sigma^1/2 when built
+  skins: Array  # [N] pixels by which each support was grown
+  required: Array  # [3] int32: the strips, pairs and blocks in a tile that this geometry needs
+  height: int
+  width: int
+  tile: tuple[int, int]  # pixels, height and width
+  max_blocks: int  # of BLOCK Gaussians in a tile that `composite` walks through; 0: for the linear blends only
+
+
+def capacity(count: int) -> int:
+  """The least size of a geometric table that holds `count` and a margin: few sizes, so compiled code is reused."""
+  return math.ceil(256 * GROWTH ** math.ceil(math.log(max(count, 256) / 256 * 1.05, GROWTH)))
+
+
+def num_tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
+  """Rows and columns of tiles."""
+  return -(-height // tile[0]), -(-width // tile[1])
+
+
+def spread(geometry: Geometry) -> tuple[Array, Array, Array]:
+  """The entries (xx, xy, yy), each `[N]`, of Sigma = (A^T A)^-1."""
+  a11, a21, a22 = geometry.whitening.T
+  l11, l22 = 1 / a11, 1 / a22
+  l21 = -a21 * l11 * l22
+  return l11**2, l11 * l21, l21**2 + l22**2
+
+
+def roots(geometry: Geometry) -> Array:
+  """`[N, 3]` (xx, xy, yy) of Sigma^1/2 = (Sigma + sqrt(det) I) / sqrt(trace + 2 sqrt(det))."""
+  xx, xy, yy = spread(geometry)
+  root_det = 1 / (geometry.whitening[:, 0] * geometry.whitening[:, 2])
+  return jnp.stack([xx + root_det, xy, yy + root_det], -1) / jnp.sqrt(xx + yy + 2 * root_det)[:, None]
+
+
+def drift(geometry: Geometry, lists: TileLists, *, cutoff: float) -> Array:
+  """`[N]`, at most how many pixels each support has outgrown the one listed."""
+  dxx, dxy, dyy = (roots(geometry) - lists.roots).T
+  moved = jnp.sqrt(jnp.sum(jnp.square(geometry.means - lists.means), axis=1))
+  return moved + cutoff * jnp.sqrt(dxx**2 + 2 * dxy**2 + dyy**2)
+
+
+def tile_range(low: Array, high: Array, size: int, count: int) -> tuple[Array, Array]:
+  """The first tile and the number of tiles, of `size` pixels, with a pixel centre in [low, high]."""
+  first = jnp.clip(jnp.ceil((low + 0.5) / size) - 1, 0, count).astype(jnp.int32)
+  last = jnp.clip(jnp.floor((high - 0.5) / size), -1, count - 1).astype(jnp.int32)
+  return first, jnp.maximum(last - first + 1, 0)
+
+
+def expand(counts: Array, size: int) -> tuple[Array, Array, Array]:
+  """Item i repeated counts[i] times in `size` slots: (item, rank within it, slot is used), each `[size]`."""
+  ends = jnp.cumsum(counts)
+  slots = jnp.arange(size, dtype=jnp.int32)
+  item = jnp.cumsum(jnp.zeros(size, jnp.int32).at[ends].add(1, mode="drop"))
+  item = jnp.minimum(item, counts.shape[0] - 1)
+  return item, slots - (ends - counts)[item], slots < ends[-1]
+
+
+def rows_met(geometry: Geometry, skins: Array, height: int, tile: tuple[int, int], *, cutoff: float):
+  """For each Gaussian the first row of tiles its support meets, and how many: both `[N]` int32."""
+  _, _, yy = spread(geometry)
+  reach = cutoff * jnp.sqrt(yy) + skins
+  y = geometry.means[:, 1]
+  return tile_range(y - reach, y + reach, tile[0], num_tiles(height, 1, tile)[0])
+
+
+def columns_met(
+  geometry: Geometry, skins: Array, row: Array, width: int, tile: tuple[int, int], *, cutoff: float
+) -> tuple[Array, Array]:
+  """The tiles that ONE support meets in a row of tiles: first column and how many.
+
+  Exact for the ellipse and the rectangle of pixel centres, since an ellipse cut by a strip is connected. The
+  ellipse's rightmost point lies at dy = cutoff xy / sqrt(xx) from its mean, or at the end of the strip next to it.
+  """
+  xx, xy, yy = spread(geometry)
+  (x, y), skin = geometry.means.T, skins
+  reach = cutoff * jnp.sqrt(yy)
+  top, bottom = row * tile[0] + 0.5 - skin - y, (row + 1) * tile[0] - 0.5 + skin - y
+  low, high = jnp.clip(top, -reach, reach), jnp.clip(bottom, -reach, reach)
+  peak = cutoff * xy / jnp.sqrt(xx)
+
+  def half_width(dy: Array) -> Array:
+    inside = jnp.maximum(cutoff**2 - dy**2 / yy, 0)
+    return jnp.sqrt(jnp.maximum(xx - xy**2 / yy, 0) * inside)
+
+  right, left = jnp.clip(peak, low, high), jnp.clip(-peak, low, high)
+  x_max = x + xy / yy * right + half_width(right) + skin
+  x_min = x + xy / yy * left - half_width(left) - skin
+  first, count = tile_range(x_min, x_max, tile[1], num_tiles(1, width, tile)[1])
+  return first, jnp.where((top > reach) | (bottom < -reach), 0, count)
+
+
+def update(geometry: Geometry, lists: TileLists, skin: Array, *, cutoff: float) -> TileLists:
+  """Fresh lists at the capacity of `lists`, each support grown by `skin` pixels and in proportion to its radius."""
+  height, width, tile = lists.height, lists.width, lists.tile
+  size, (_, columns) = lists.ids.shape[0], num_tiles(height, width, tile)
+  tiles = math.prod(num_tiles(height, width, tile))
+  skins = jnp.broadcast_to(skin * skin_unit(geometry, cutoff=cutoff), geometry.means.shape[:1])
+  first_row, num_rows = rows_met(geometry, skins, height, tile, cutoff=cutoff)
+  gaussian, rank, used = expand(num_rows, size)
+  row = first_row[gaussian] + rank
+  of_strip = Geometry(*[leaf[gaussian] for leaf in geometry])
+  first_column, num_columns = columns_met(of_strip, skins[gaussian], row, width, tile, cutoff=cutoff)
+  num_columns = jnp.where(used, num_columns, 0)
+  strip, rank, used = expand(num_columns, size)
+  tile_index = jnp.where(used, row[strip] * columns + first_column[strip] + rank, tiles)
+  tile_index, ids = sort_pairs(tile_index, gaussian[strip], tiles, geometry.means.shape[0])
+  starts = jnp.searchsorted(tile_index, jnp.arange(tiles + 1, dtype=jnp.int32)).astype(jnp.int32)
+  counts = starts[1:] - starts[:-1]
+  required = jnp.stack([saturating_sum(num_rows), saturating_sum(num_columns), -(-jnp.max(counts) // BLOCK)])
+  return TileLists(
+    ids,
+    starts,
+    jnp.argsort(-counts).astype(jnp.int32),
+    geometry.means,
+    roots(geometry),
+    skins,
+    required,
+    height,
+    width,
+    tile,
+    lists.max_blocks,
+  )
+
+
+def skin_unit(geometry: Geometry, *, cutoff: float) -> Array:
+  """`[N]`: by how much more than the smallest a Gaussian's skin grows, since large ones change by more pixels."""
+  xx, _, yy = spread(geometry)
+  return 1 + cutoff * jnp.sqrt(xx + yy) / RADIUS_UNIT
+
+
+def sort_pairs(tile_index: Array, ids: Array, tiles: int, num_gaussians: int) -> tuple[Array, Array]:
+  """Both sorted by tile, then id. One 32-bit key takes a sort that is several times faster on CPU."""
+  bits = max(1, (num_gaussians - 1).bit_length())
+  if tiles.bit_length() + bits <= 32:
+    key = jnp.sort((tile_index.astype(jnp.uint32) << bits) | ids.astype(jnp.uint32))
+    return (key >> bits).astype(jnp.int32), (key & ((1 << bits) - 1)).astype(jnp.int32)
+  tile_index, ids = jax.lax.sort((tile_index, ids), num_keys=1, is_stable=True)
+  return tile_index, ids
+
+
+def saturating_sum(counts: Array) -> Array:
+  """The sum of counts that are not negative, or MAX_PAIRS + 1 where it would be more."""
+  too_many = jnp.sum(counts.astype(jnp.float32)) > MAX_PAIRS
+  return jnp.where(too_many, MAX_PAIRS + 1, jnp.sum(counts)).astype(jnp.int32)
+
+
+def overflowed(lists: TileLists) -> Array:
+  """[] bool: some tile misses Gaussians; the lists are not to be used."""
+  strips, pairs, blocks = lists.required
+  size = lists.ids.shape[0]
+  return (strips > size) | (pairs > size) | ((lists.max_blocks > 0) & (blocks > lists.max_blocks))
+
+
+def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float | Array = 0.0) -> TileLists:
+  """Lists with room for this geometry and a margin, no smaller than `like`. Host: reads values, not for jit.
+
+  Raises ValueError where the Gaussians are so many and large that no memory holds their pairs with tiles.
+  """
+  while True:
+    lists = _update(geometry, like, jnp.asarray(skin, geometry.means.dtype), cutoff=cutoff)
+    if not overflowed(lists):
+      return lists
+    strips, pairs, blocks = (int(count) for count in lists.required)
+    if max(strips, pairs) > MAX_PAIRS:
+      raise ValueError(
+        f"got {geometry.means.shape[0]} Gaussians that meet over {MAX_PAIRS} tiles, expected fewer or smaller ones"
+      )
+    size = max(like.ids.shape[0], capacity(max(strips, pairs)))
+    max_blocks = like.max_blocks and max(like.max_blocks, -(-capacity(blocks * BLOCK) // BLOCK))
+    like = empty(geometry, like.height, like.width, tile=like.tile, size=size, max_blocks=max_blocks)
+
+
+_update = jax.jit(update, static_argnames="cutoff")
+
+
+class Neighbors(NamedTuple):
+  """Lists in use by a fit, with what it takes to choose their skin."""
+
+  lists: TileLists
+  skin: Array  # [] pixels, the lists'
+  age: Array  # [] int32, steps since they were built
+
+
+def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple[Neighbors, Array]:
+  """Neighbours that are valid for this geometry, built anew only if outrun; and whether they overflowed.
+
+  A wider skin costs evaluations at every step, a narrow one more frequent builds; with v the speed at which the
+  fastest Gaussian outruns it, the sum is least at skin = sqrt(SKIN_COST v).
+  """
+  lists, skin, age = neighbors
+  unit = skin_unit(geometry, cutoff=cutoff)
+  farthest = jnp.max(drift(geometry, lists, cutoff=cutoff) / unit)
+  stale = ~jnp.all(drift(geometry, lists, cutoff=cutoff) <= lists.skins)  # a NaN counts as stale
+
+  def rebuild() -> Neighbors:
+    speed = farthest / jnp.maximum(age, 1)
+    best = jnp.clip(jnp.sqrt(SKIN_COST * speed), MIN_SKIN, MAX_SKIN).astype(skin.dtype)
+    return Neighbors(update(geometry, lists, best, cutoff=cutoff), best, jnp.zeros_like(age))
+
+  fresh = jax.lax.cond(stale, rebuild, lambda: neighbors)
+  return fresh._replace(age=fresh.age + 1), overflowed(fresh.lists)
+
+
+def empty(
+  geometry: Geometry,
+  height: int,
+  width: int,
+  *,
+  tile: tuple[int, int] = TILE,
+  size: int | None = None,
+  max_blocks: int = 0,
+) -> TileLists:
+  """Lists of nothing, for `allocate` to begin with."""
+  num_gaussians, dtype = geometry.means.shape[0], geometry.means.dtype
+  tiles = math.prod(num_tiles(height, width, tile))
+  integers = lambda n: jnp.zeros(n, jnp.int32)
+  return TileLists(
+    ids=integers(size or capacity(2 * num_gaussians)),
+    starts=integers(tiles + 1),
+    order=integers(tiles),
+    means=jnp.zeros_like(geometry.means),
+    roots=jnp.zeros((num_gaussians, 3), dtype),
+    skins=jnp.zeros(num_gaussians, dtype),
+    required=integers(3),
+    height=height,
+    width=width,
+    tile=tile,
+    max_blocks=max_blocks,
+  )
