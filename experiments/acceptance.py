@@ -6,6 +6,7 @@ Exits 1 if anything falls short, 3 if it cannot be measured on this machine.
 
 --stage=v1: on two patterns and the shipped photograph, seeds 0 to 4: one pass of 100 steps gains enough PSNR, the
 gradients match finite differences, no scale collapses, the image stays covered, the loss goes down.
+--stage=v5: 1,000 frames a second at 768 x 512 with 10,000 Gaussians, on a GPU.
 """
 
 import importlib
@@ -15,7 +16,7 @@ from absl import flags
 from experiments import runner
 
 FLAGS = flags.FLAGS
-STAGES = ("v1",)
+STAGES = ("v1", "v5")
 
 
 def define_flags() -> None:

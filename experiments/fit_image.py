@@ -45,6 +45,12 @@ def main() -> int:
   if FLAGS.height is not None or FLAGS.width is not None:
     image = gaussjax.image_io.resize(image, FLAGS.height, FLAGS.width)
   steps = recipe.steps if FLAGS.iterations is None else FLAGS.iterations
+  compilations, report_progress, counts = runner.Compilations(), runner.progress(steps), []
+
+  def progress_fn(record):
+    counts.append(compilations.count)
+    report_progress(record)
+
   with runner.results(FLAGS.out_dir) as folder:
     result = gaussjax.fit(
       image,
@@ -52,8 +58,10 @@ def main() -> int:
       seed=FLAGS.seed,
       preset=recipe,
       stop=gaussjax.Stop(max_steps=steps),
-      progress_fn=runner.progress(steps),
+      progress_fn=progress_fn,
     )
+    result.metrics["compile_seconds"] = compilations.seconds
+    result.metrics["compilations_after_first_record"] = counts[-1] - counts[min(1, len(counts) - 1)]
     write_results(folder, image, result)
   rows = [(name, f"{value:.5g}") for name, value in result.metrics.items() if name != "eta_seconds"]
   print(gaussjax.report.table(rows, ("figure", "value")))

@@ -15,7 +15,7 @@ from gaussjax import geometry, rendering, tiling
 from gaussjax.types import Array, Gaussians
 
 # Gaussian-pixel pairs below which the dense renderer is the faster one (measured, BUILD_NOTES.md).
-DENSE_EVALUATIONS = 2**20
+DENSE_EVALUATIONS = 2**17
 
 Lists = tiling.Neighbors | tuple[()]
 

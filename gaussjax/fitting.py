@@ -159,7 +159,7 @@ def run(
 
   record()
   while int(state.step) < max_steps and not reached(stop, history[-1]):
-    until = min(int(state.step) + LOG_EVERY, max_steps)
+    until = min((int(state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
     state, info = advance(fitter.step, state, target, jnp.int32(until), jnp.float32(max_steps))
     if info.overflow:
       state = state._replace(lists=lists.allocate(state.params, state.lists))

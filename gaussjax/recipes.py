@@ -93,6 +93,7 @@ def fit(
   return FitResult(state.params, state, history, final)
 
 
+@functools.partial(jax.jit, static_argnames=("num_gaussians", "recipe"))
 def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
   """The set that a fit starts from, on its canvas; the background is the target's mean."""
   height, width, _ = target.shape

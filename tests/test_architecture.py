@@ -36,17 +36,23 @@ def imported(path):
     if isinstance(node, ast.Import):
       foreign |= {alias.name.split(".")[0] for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
-      first, *rest = (node.module or "").split(".")
+      first, _, rest = (node.module or "").partition(".")
       if first == "gaussjax":
-        own |= {rest[0]} if rest else {alias.name for alias in node.names}
+        own |= {rest} if rest else {alias.name for alias in node.names}
       else:
         foreign.add(first)
   return own, foreign
 
 
+def path_of(module):
+  """The file of a module, the `__init__.py` of a folder."""
+  path = PACKAGE / module.replace(".", "/")
+  return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 @pytest.mark.parametrize("module", sorted(LEVEL))
 def test_imports_go_down(module):
-  own, foreign = imported(PACKAGE / f"{module}.py")
+  own, foreign = imported(path_of(module))
   assert all(LEVEL[name] < LEVEL[module] for name in own)
   assert "absl" not in foreign
   if module != "image_io":
@@ -60,7 +66,7 @@ def test_fitting_knows_nothing_of_rendering():
 
 
 def test_every_module_has_a_level():
-  assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(LEVEL)
+  assert set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"} == {path_of(module) for module in LEVEL}
 
 
 def test_experiments_use_public_names_only():
@@ -81,7 +87,7 @@ def test_every_public_name_is_there_and_documented():
 
 
 def test_functions_stay_short():
-  for path in [*PACKAGE.glob("*.py"), *EXPERIMENTS.rglob("*.py")]:
+  for path in [*PACKAGE.rglob("*.py"), *EXPERIMENTS.rglob("*.py")]:
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.FunctionDef):
         assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"

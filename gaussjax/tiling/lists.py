@@ -37,7 +37,7 @@ class TileLists:
 
   ids: Array  # [K] int32, by tile, ascending within each; K is the capacity
   starts: Array  # [T + 1] int32, tile t's are ids[starts[t] : starts[t + 1]]
-  order: Array  # [T] int32, tiles by number of Gaussians, the most first
+  order: Array  # [T] int32, tiles by number of blocks, the most first
   means: Array  # [N, 2] when built
   roots: Array  # [N, 3] (xx, xy, yy) of Sigma^1/2 when built
   skins: Array  # [N] pixels by which each support was grown
@@ -151,7 +151,8 @@ def update(geometry: Geometry, lists: TileLists, skin: Array, *, cutoff: float) 
   return TileLists(
     ids,
     starts,
-    jnp.argsort(-counts).astype(jnp.int32),
+    # Stable: tiles of as many blocks stay row by row, and what neighbours share stays in the cache.
+    jnp.argsort(counts // -BLOCK).astype(jnp.int32),
     geometry.means,
     roots(geometry),
     skins,
@@ -206,7 +207,8 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
       raise ValueError(
         f"got {geometry.means.shape[0]} Gaussians that meet over {MAX_PAIRS} tiles, expected fewer or smaller ones"
       )
-    size = max(like.ids.shape[0], capacity(max(strips, pairs)))
+    # Lists that outgrew their capacity will go on growing: twice the table's step, so that fewer programs compile.
+    size = max(like.ids.shape[0], capacity(int(max(strips, pairs) * GROWTH)))
     max_blocks = like.max_blocks and max(like.max_blocks, -(-capacity(blocks * BLOCK) // BLOCK))
     like = empty(geometry, like.height, like.width, tile=like.tile, size=size, max_blocks=max_blocks)
 

@@ -121,7 +121,7 @@ def sum_blocks(lists: TileLists, rows: Array, draw: Callable[[Array, Array], Arr
 def gather_tiles(
   lists: TileLists, rows: Array, image: Array, pull: Callable[[Array, Array, Array], Array], num_values: int
 ) -> Array:
-  """`[N, G]`, each Gaussian's sum over its tiles of pull(rows `[C, B, F]`, centers, image `[C, D, P]`) `[C, B, G]`."""
+  """`[N, G]`, each Gaussian's sum over tiles of pull(rows `[C, B, F]`, centers, image `[C, D, P]`) `[C, B, G]`."""
   targets = jnp.pad(to_tiles(image, lists), ((0, 1), (0, 0), (0, 0)))
 
   def chunk(totals: Array, tiles: Array) -> tuple[Array, None]:
@@ -137,13 +137,21 @@ def gather_tiles(
   return jax.lax.scan(chunk, totals, tile_chunks(lists))[0][:-1]
 
 
+def weigh(weights: Array, values: Array) -> Array:
+  """`[C, B, P]`, `[C, B, D]` -> `[C, D, P]`, summed over a block.
+
+  The values come first and transposed, which leaves the large operand as it lies: four times faster on CPU.
+  """
+  return _einsum("cdb,cbp->cdp", jax.lax.optimization_barrier(values.swapaxes(1, 2)), weights)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def splat(geometry: Geometry, values: Array, lists: TileLists, tau: float) -> Array:
   """sum_i w_i(p) values_i: `values` `[N, D]` -> `[H, W, D]`."""
   pixels = local_pixels(lists.tile, values.dtype)
 
   def draw(rows: Array, centers: Array) -> Array:
-    return _einsum("cbp,cbd->cdp", jnp.maximum(exponential(rows, centers, pixels) - tau, 0), rows[..., 5:])
+    return weigh(jnp.maximum(exponential(rows, centers, pixels) - tau, 0), rows[..., 5:])
 
   return sum_blocks(lists, table(geometry, values / (1 - tau)), draw, values.shape[1])
 
@@ -172,8 +180,7 @@ def splat_jvp(
     value, value_dot = jnp.split(rows[..., 5 : 5 + 2 * num_values], 2, axis=-1)
     e = exponential(rows, centers, pixels)
     log_e_dot = log_exponential_dot(rows, direction, centers, pixels)
-    moving = _einsum("cbp,cbd->cdp", jnp.where(e > tau, e, 0) * log_e_dot, value)
-    return moving + _einsum("cbp,cbd->cdp", jnp.maximum(e - tau, 0), value_dot)
+    return weigh(jnp.where(e > tau, e, 0) * log_e_dot, value) + weigh(jnp.maximum(e - tau, 0), value_dot)
 
   return sum_blocks(lists, rows, draw, num_values)
 
@@ -192,7 +199,8 @@ def _splat_backward(tau: float, residuals, cotangent: Array):
     e = exponential(rows, centers, pixels)
     d_values = _einsum("cbp,cdp->cbd", jnp.maximum(e - tau, 0), g)
     d_weight = _einsum("cbd,cdp->cbp", rows[..., 5:], g)
-    moments = _einsum("cbp,pm->cbm", jnp.where(e > tau, e, 0) * d_weight, monomials)
+    d_half_q = (jnp.where(e > tau, e, 0) * d_weight).reshape(-1, x.shape[0])
+    moments = _einsum("rp,pm->rm", d_half_q, monomials).reshape(*e.shape[:2], 6)
     return jnp.concatenate([moment_gradient(rows, centers, moments), d_values], -1)
 
   pulled = gather_tiles(lists, table(geometry, values / (1 - tau)), cotangent, pull, 5 + values.shape[1])
@@ -226,7 +234,7 @@ def composite(
     alphas = rows[..., -1:] * w
     after = before * jnp.cumprod(1 - alphas, axis=1)
     reaching = jnp.concatenate([before, after[:, :-1]], axis=1)
-    sums = sums + _einsum("cbp,cbd->cdp", alphas * reaching, rows[..., 5:-1])
+    sums = sums + weigh(alphas * reaching, rows[..., 5:-1])
     return jnp.concatenate([sums, after[:, -1:]], axis=1)
 
   def chunk(tiles: Array, centers: Array) -> Array:

@@ -1,0 +1,161 @@
+"""Times the renderer on the reference scene: 768 x 512, 10,000 Gaussians.
+
+  g++ -O3 -march=native -ffast-math -mprefer-vector-width=512 roofline.cpp -o roofline -lpthread
+  python -m experiments.benchmark_render --out_dir=out/benchmark --roofline=./roofline
+
+`--roofline` names a program that, given a number of blocks (16 Gaussians on one 16 x 16 tile each), prints JSON
+with `forward_ms` and `backward_ms`: plain C++ on the same work. `--sweep` adds image sizes up to 4096 x 4096 with a
+million Gaussians, and a plot. On 2 cores with AVX-512: forward 12 ms, value and gradient 40 ms (BUILD_NOTES.md).
+"""
+
+import json
+import resource
+import subprocess
+from pathlib import Path
+
+from absl import flags
+
+from experiments import reference, runner
+
+FLAGS = flags.FLAGS
+REBUILD_EVERY = 10  # steps, of the amortised rows
+SWEEP = ((256, 256), (512, 512), (1024, 1024), (2048, 2048))
+
+
+def define_flags() -> None:
+  """The flags of this runner."""
+  flags.DEFINE_string("out_dir", "out/benchmark_render", "Where benchmark.json and the plot go.")
+  flags.DEFINE_string("roofline", None, "A compiled roofline program to compare with.")
+  flags.DEFINE_bool("sweep", False, "Also measure image sizes up to 4096 x 4096.")
+
+
+def main() -> int:
+  """Measures, prints a table, writes JSON."""
+  import gaussjax
+  from gaussjax import rendering, report
+
+  rows = [measure(512, 768, 10_000, blend) for blend in (rendering.accumulated_sum, rendering.weighted_average)]
+  figures = {"environment": report.environment(), "rows": rows} | roofline_figures(rows[0])
+  if FLAGS.sweep:
+    figures["sweep"] = [
+      measure(h, w, round(h * w / reference.PIXELS_PER_GAUSSIAN), rendering.accumulated_sum) for h, w in SWEEP
+    ]
+    figures["sweep"].append(measure(4096, 4096, 1_000_000, rendering.accumulated_sum, gradient=False))
+  columns = ["blend", "width", "height", "num_gaussians", "forward_ms", "value_and_grad_ms", "update_ms"]
+  columns += ["amortised_ms", "evaluations_millions", "compile_ms", "peak_memory_mb", "ns_per_pixel"]
+  table = [[_short(row[name]) for name in columns] for row in rows + figures.get("sweep", [])]
+  print(gaussjax.report.table(table, columns))
+  for name, value in figures.items():
+    if name.endswith(("_ms", "_ratio")):
+      print(f"{name}: {value:.2f}")
+  with runner.results(FLAGS.out_dir) as folder:
+    runner.write_json(folder / "benchmark.json", figures)
+    if FLAGS.sweep:
+      plot(folder / "sweep.png", figures["sweep"])
+  print(f"results in {FLAGS.out_dir}")
+  return 0
+
+
+def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: bool = True) -> dict:
+  """One row: medians in milliseconds on prebuilt lists, and a step that builds them every REBUILD_EVERY steps."""
+  import functools
+
+  import jax
+  import jax.numpy as jnp
+
+  from gaussjax import geometry, rendering, tiling
+
+  gaussians = reference.scene(height, width, num_gaussians, blend=blend)
+  cutoff, tau = gaussians.canvas.cutoff, rendering.tail(gaussians.canvas.cutoff)
+  placed = jax.jit(geometry.geometry)(gaussians)
+  lists = tiling.allocate(placed, tiling.empty(placed, height, width), cutoff=cutoff)
+
+  def draw(gaussians, lists):
+    rasterizer = tiling.tiled(geometry.geometry(gaussians), lists, tau=tau)
+    return blend(rasterizer, gaussians.colors, gaussians.canvas.background)
+
+  forward, first = reference.time_ms(jax.jit(draw), gaussians, lists)
+  update, _ = reference.time_ms(
+    jax.jit(functools.partial(tiling.update, cutoff=cutoff)), placed, lists, jnp.float32(0.5)
+  )
+  both = amortised = float("nan")
+  if gradient:
+    target = jnp.full((height, width, 3), 0.5)
+    loss = lambda gaussians, lists: jnp.mean(jnp.square(draw(gaussians, lists) - target))
+    both, first_both = reference.time_ms(jax.jit(jax.value_and_grad(loss)), gaussians, lists)
+    first, amortised = first + first_both, both + update / REBUILD_EVERY
+  pairs = int(lists.required[1])
+  return {
+    "blend": blend.__name__,
+    "height": height,
+    "width": width,
+    "num_gaussians": num_gaussians,
+    "forward_ms": forward,
+    "value_and_grad_ms": both,
+    "update_ms": update,
+    "amortised_ms": amortised,
+    "evaluations_millions": pairs * tiling.TILE[0] * tiling.TILE[1] / 1e6,
+    "compile_ms": first,
+    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "ns_per_pixel": (both if gradient else forward) * 1e6 / (height * width),
+  }
+
+
+def roofline_figures(row: dict) -> dict:
+  """The accumulated sum's times, and their ratios to the roofline program's on as many blocks."""
+  figures = {"forward_ms": row["forward_ms"], "value_and_grad_ms": row["value_and_grad_ms"]}
+  if FLAGS.roofline is None:
+    return figures
+  if not Path(FLAGS.roofline).is_file():
+    raise ValueError(f"got --roofline={FLAGS.roofline}, which is not a file; expected a compiled program")
+  blocks = roofline_blocks()
+  done = subprocess.run([Path(FLAGS.roofline).resolve(), str(blocks)], capture_output=True, text=True, check=True)
+  limit = json.loads(done.stdout)
+  both = limit["forward_ms"] + limit["backward_ms"]
+  return figures | {
+    "roofline": limit,
+    "forward_roofline_ratio": row["forward_ms"] / limit["forward_ms"],
+    "value_and_grad_roofline_ratio": row["value_and_grad_ms"] / both,
+  }
+
+
+def roofline_blocks() -> int:
+  """Over all 16 x 16 tiles, ceil(count / 16), count the Gaussians whose 3-sigma bounding box meets the tile."""
+  import numpy as np
+
+  from gaussjax import geometry, rendering
+
+  gaussians = reference.scene(512, 768, 10_000, blend=rendering.accumulated_sum)
+  a11, a21, a22 = np.asarray(geometry.geometry(gaussians).whitening).T
+  reach = 3 / np.stack([a11, a22 / np.sqrt(1 + (a21 / a11) ** 2)], -1)  # 3 sqrt(Sigma_xx), 3 sqrt(Sigma_yy)
+  means = np.asarray(gaussians.means)
+  low = np.clip(np.floor((means - reach) / 16), 0, [48, 32]).astype(int)
+  high = np.clip(np.floor((means + reach) / 16), -1, [47, 31]).astype(int)
+  counts = np.zeros((32, 48), int)
+  for (left, top), (right, bottom) in zip(low, high, strict=True):
+    counts[top : bottom + 1, left : right + 1] += 1
+  return int(np.ceil(counts / 16).sum())
+
+
+def plot(path: Path, rows: list[dict]) -> None:
+  """Time and pixels, both logarithmic."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6, 4), layout="constrained")
+  axes = figure.add_subplot()
+  pixels = [row["height"] * row["width"] / 1e6 for row in rows]
+  axes.loglog(pixels, [row["forward_ms"] for row in rows], "o-", label="forward")
+  axes.loglog(pixels, [row["value_and_grad_ms"] for row in rows], "s-", label="value and gradient")
+  axes.set(xlabel="megapixels", ylabel="ms", title="Reference scene, N in proportion to the pixels")
+  axes.grid(alpha=0.3, which="both")
+  axes.legend()
+  figure.savefig(path, dpi=110)
+
+
+def _short(value) -> str:
+  return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+  define_flags()
+  runner.run(main, __doc__)

@@ -1,0 +1,23 @@
+"""V5: at least 1,000 frames a second on a GPU, 768 x 512 with 10,000 Gaussians."""
+
+import jax
+
+from experiments import reference
+from experiments.runner import Criterion, NotMeasuredError
+from gaussjax import drawing, rendering
+
+
+def measure() -> list[Criterion]:
+  """Frames a second of both linear blends, lists prebuilt. Raises NotMeasuredError without a GPU."""
+  if jax.default_backend() not in ("gpu", "cuda", "rocm"):
+    raise NotMeasuredError(f"needs a GPU, got {jax.default_backend()}")
+  return [frames_criterion(blend) for blend in (rendering.accumulated_sum, rendering.weighted_average)]
+
+
+def frames_criterion(blend) -> Criterion:
+  """One blend's median of nine frames."""
+  gaussians = reference.scene(512, 768, 10_000, blend=blend)
+  draw = jax.jit(lambda g, lists: drawing.picture(g, drawing.rasterizer(g, lists, 512, 768)))
+  milliseconds, _ = reference.time_ms(draw, gaussians, drawing.allocate(gaussians))
+  rate = 1000 / milliseconds
+  return Criterion(f"{blend.__name__}: frames a second", f"{rate:.0f}", "at least 1000", rate >= 1000)

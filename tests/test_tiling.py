@@ -1,0 +1,287 @@
+"""The fast renderer draws what the dense one draws: values, gradients, whatever the age of its lists."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from scenes import BLENDS, PARAMETERIZATIONS, scene
+
+import gaussjax
+from gaussjax import drawing, geometry, optimizers, recipes, rendering, tiling
+
+CUTOFF = 3.5
+TAU = rendering.tail(CUTOFF)
+
+
+def lists_of(gaussians, *, tile=tiling.TILE, skin=0.0):
+  canvas = gaussians.canvas
+  placed = geometry.geometry(gaussians)
+  ordered = canvas.blend not in rendering.LINEAR_BLENDS
+  like = tiling.empty(placed, canvas.height, canvas.width, tile=tile, max_blocks=int(ordered))
+  return tiling.allocate(placed, like, cutoff=canvas.cutoff, skin=skin)
+
+
+@jax.jit
+def draw_tiled(gaussians, lists):
+  placed = geometry.geometry(gaussians)
+  return drawing.picture(gaussians, tiling.tiled(placed, lists, tau=rendering.tail(gaussians.canvas.cutoff)))
+
+
+@jax.jit
+def draw_dense(gaussians):
+  return drawing.picture(
+    gaussians, drawing.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
+  )
+
+
+def assert_same(gaussians, lists, *, value_atol=1e-5, gradient_rtol=1e-4):
+  """Values to rounding, and each field's gradient of a random linear function to its norm."""
+  dense, pull_dense = jax.vjp(draw_dense, gaussians)
+  drawn, pull_tiled = jax.vjp(lambda g: draw_tiled(g, lists), gaussians)
+  np.testing.assert_allclose(drawn, dense, atol=value_atol)
+  cotangent = jnp.asarray(np.random.default_rng(1).normal(size=dense.shape), dense.dtype)
+  for expected, found in zip(*(jax.tree.leaves(pull(cotangent)) for pull in (pull_dense, pull_tiled)), strict=True):
+    assert np.linalg.norm(found - expected) <= gradient_rtol * max(np.linalg.norm(expected), 1e-3)
+
+
+TABLE = {
+  "one pixel": scene(3, 1, 1),
+  "one row": scene(9, 1, 70),
+  "not multiples of the tile": scene(40, 37, 53),
+  "multiples of the tile": scene(40, 32, 48),
+  "one gaussian": scene(1, 40, 40, log_scale=(2, 0.5)),
+  "at the floor": scene(60, 40, 50, log_scale=(-3, 0.5)),
+  "beyond the image": scene(20, 40, 50, log_scale=(5, 0.5)),
+  "crowded": scene(400, 20, 20, log_scale=(1, 0.5)),
+  "sum": scene(60, 40, 50, blend=BLENDS[1]),
+  "ordered": scene(60, 40, 50, blend=BLENDS[2]),
+  "ordered and crowded": scene(150, 20, 20, blend=BLENDS[2]),
+  "cholesky": scene(40, 40, 50, parameterize=PARAMETERIZATIONS[1]),
+  "log cholesky": scene(40, 40, 50, parameterize=PARAMETERIZATIONS[2]),
+  "narrow cut-off": scene(40, 40, 50, cutoff=2.0),
+  **{f"{channels} channels": scene(30, 30, 40, channels=channels) for channels in (1, 2, 4, 8)},
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_tiled_is_dense(case):
+  assert_same(TABLE[case], lists_of(TABLE[case]))
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("tile", [(8, 8), (16, 8), (5, 19), (64, 64)])
+@pytest.mark.parametrize("skin", [0.0, 3.0])
+def test_for_every_tile_and_skin(blend, tile, skin):
+  gaussians = scene(50, 37, 53, blend=blend)
+  assert_same(gaussians, lists_of(gaussians, tile=tile, skin=skin))
+
+
+@pytest.mark.parametrize("aspect", [1, 20, 200])
+def test_at_extreme_aspect_ratios(aspect):
+  """Against float64, since at 1:200 the dense renderer has rounding errors of its own."""
+  gaussians = scene(40, 60, 80)
+  log_scales = jnp.stack([jnp.full(40, np.log(0.5 * aspect)), jnp.full(40, np.log(0.5))], 1)
+  gaussians = gaussians._replace(shape=gaussians.shape._replace(log_scales=log_scales))
+  np.testing.assert_allclose(draw_tiled(gaussians, lists_of(gaussians)), oracle.render(gaussians), atol=2e-4)
+  with jax.enable_x64(True):
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), gaussians)
+    assert_same(wide, lists_of(wide), value_atol=1e-12, gradient_rtol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lists_hold_each_tile_that_a_support_meets_and_no_other(seed):
+  gaussians = scene(60, 45, 70, seed=seed, log_scale=(1, 1))
+  lists = lists_of(gaussians)
+  weights = oracle.weights(gaussians) > 1e-6
+  listed = np.zeros((60, 3, 5), bool)
+  for tile in range(15):
+    listed[np.asarray(lists.ids[lists.starts[tile] : lists.starts[tile + 1]]), tile // 5, tile % 5] = True
+  met = np.pad(weights, ((0, 0), (0, 3), (0, 10))).reshape(60, 3, 16, 5, 16).any((2, 4))
+  assert not (met & ~listed).any()
+  # The rest meet the rectangle of a tile's pixel centres between its pixels, or beyond the image.
+  assert (listed & ~met).sum() < 0.15 * met.sum()
+
+
+def test_lists_stay_exact_until_outrun():
+  gaussians = scene(50, 37, 53)
+  lists = lists_of(gaussians, skin=1.0)
+  rng = np.random.default_rng(0)
+  within = gaussians._replace(means=gaussians.means + rng.uniform(-0.6, 0.6, (50, 2)).astype(np.float32))
+  assert (tiling.drift(geometry.geometry(within), lists, cutoff=CUTOFF) <= lists.skins).all()
+  assert_same(within, lists)
+
+
+@pytest.mark.parametrize("change", ["means", "log_scales", "thetas"])
+def test_refresh_notices_every_kind_of_change(change):
+  gaussians = scene(50, 37, 53)
+  long = gaussians.shape.log_scales.at[7].set(jnp.array([2.5, 0.0]))
+  gaussians = gaussians._replace(shape=gaussians.shape._replace(log_scales=long))
+  neighbors = tiling.Neighbors(lists_of(gaussians, skin=1.0), jnp.float32(1.0), jnp.int32(0))
+  refresh = jax.jit(functools.partial(tiling.refresh, cutoff=CUTOFF))
+  kept, _ = refresh(geometry.geometry(gaussians), neighbors)
+  assert kept.age == 1 and kept.skin == 1.0
+  if change == "means":
+    moved = gaussians._replace(means=gaussians.means.at[7].add(9.0))
+  else:
+    field = getattr(gaussians.shape, change).at[7].add(1.0)
+    moved = gaussians._replace(shape=gaussians.shape._replace(**{change: field}))
+  fresh, overflow = refresh(geometry.geometry(moved), kept)
+  if not overflow:
+    assert fresh.age == 1 and fresh.skin != 1.0
+    assert_same(moved, fresh.lists)
+  bad, _ = refresh(geometry.geometry(moved._replace(means=moved.means.at[0].set(np.nan))), kept)
+  assert bad.age == 1  # a NaN counts as stale
+
+
+def test_overflow_is_seen_and_mended():
+  few, many = scene(20, 60, 80, log_scale=(0, 0.1)), scene(20, 60, 80, log_scale=(6, 0.1))
+  placed = geometry.geometry(few)
+  lists = tiling.allocate(placed, tiling.empty(placed, 60, 80, size=150), cutoff=CUTOFF)
+  assert lists.ids.shape == (150,) and not tiling.overflowed(lists)
+  crowded = tiling.update(geometry.geometry(many), lists, jnp.float32(0), cutoff=CUTOFF)
+  assert tiling.overflowed(crowded)
+  grown = tiling.allocate(geometry.geometry(many), lists, cutoff=CUTOFF)
+  assert grown.ids.shape[0] >= 400 and not tiling.overflowed(grown)
+  assert_same(many, grown)
+
+
+def test_more_pairs_than_any_memory_holds_are_refused(monkeypatch):
+  monkeypatch.setattr(tiling.lists, "MAX_PAIRS", 10_000)
+  with pytest.raises(ValueError, match="expected fewer or smaller"):
+    lists_of(scene(701, 64, 64, log_scale=(12, 0.1)))
+  counts = jnp.full(70_001, 2**20, jnp.int32)  # 7e10, which wraps in 32 bits
+  assert tiling.lists.saturating_sum(counts) == 10_001
+
+
+def operands(seed=0):
+  gaussians = scene(30, 37, 53)
+  rng = np.random.default_rng(seed)
+  placed = geometry.geometry(gaussians)
+  dots = [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in placed]
+  values, values_dot = (jnp.asarray(rng.normal(size=(30, 2)), jnp.float32) for _ in range(2))
+  image = jnp.asarray(rng.normal(size=(37, 53, 2)), jnp.float32)
+  return placed, values, geometry.Geometry(*dots), values_dot, image, lists_of(gaussians)
+
+
+def dense_splat(placed, values):
+  return rendering.dense(placed, 37, 53, tau=TAU).splat(values)
+
+
+def test_the_adjoint():
+  placed, values, _, _, image, lists = operands()
+  pulled = tiling.splat_adjoint(placed, image, lists, TAU)
+  np.testing.assert_allclose(pulled, jax.vjp(lambda v: dense_splat(placed, v), values)[1](image)[0], atol=1e-4)
+  left = jnp.vdot(tiling.splat(placed, values, lists, TAU), image)
+  np.testing.assert_allclose(left, jnp.vdot(values, pulled), rtol=1e-4)
+
+
+def test_the_jvp_and_its_transpose():
+  placed, values, placed_dot, values_dot, image, lists = operands()
+  found = tiling.splat_jvp(placed, values, placed_dot, values_dot, lists, TAU)
+  _, expected = jax.jvp(dense_splat, (placed, values), (placed_dot, values_dot))
+  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+  _, pull = jax.vjp(lambda p, v: tiling.splat(p, v, lists, TAU), placed, values)
+  pulled = pull(image)
+  inner = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(pulled), [*placed_dot, values_dot], strict=True))
+  np.testing.assert_allclose(inner, jnp.vdot(found, image), rtol=1e-3)
+
+
+def test_the_composite_wants_lists_made_for_it():
+  placed, values, *_, lists = operands()
+  with pytest.raises(ValueError, match="max_blocks"):
+    tiling.composite(placed, values, jnp.ones(30), lists, TAU)
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_a_stack_of_sets_is_drawn_like_each_alone(blend):
+  sets = [scene(40, 30, 40, blend=blend, seed=seed) for seed in range(3)]
+  like = lists_of(sets[0])
+  for one in sets:
+    like = tiling.allocate(geometry.geometry(one), like, cutoff=CUTOFF)
+  lists = [tiling.allocate(geometry.geometry(one), like, cutoff=CUTOFF) for one in sets]
+  stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+  total = lambda gaussians, lists: jnp.sum(jnp.square(draw_tiled(gaussians, lists)))
+  gradients = jax.vmap(jax.grad(total))(stack(sets), stack(lists))
+  np.testing.assert_allclose(
+    jax.vmap(draw_tiled)(stack(sets), stack(lists)), [draw_dense(one) for one in sets], atol=1e-5
+  )
+  for i, one in enumerate(sets):
+    expected = jax.grad(total)(one, lists[i])
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+      np.testing.assert_allclose(a[i], b, atol=1e-4 * np.abs(b).max())
+
+
+def target(height=48, width=64, seed=0):
+  return np.clip(np.asarray(draw_dense(scene(12, height, width, log_scale=(2.2, 0.5), seed=seed))), 0, 1)
+
+
+@pytest.mark.parametrize(("learning_rate", "blend"), [(0.2, BLENDS[0]), (0.04, BLENDS[2])])
+def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64, learning_rate, blend):
+  """At the larger rate means move by 10 pixels a step: lists that went stale unseen would show at once.
+
+  In float64 and from ellipses, since Adam makes whole steps of what is rounding in a gradient of zero, such as that
+  of a circle's angle.
+  """
+  del x64
+  ellipses = scene(60, 48, 64, dtype=np.float64)._replace(canvas=None)
+  recipe = recipes.Recipe(lambda *_: ellipses, learning_rate=learning_rate, blend=blend)
+  histories = []
+  for evaluations in (0, 2**40):
+    monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", evaluations)
+    result = gaussjax.fit(target().astype(float), num_gaussians=60, preset=recipe, stop=gaussjax.Stop(max_steps=20))
+    assert bool(result.state.lists) == (evaluations == 0)
+    histories.append([record["loss"] for record in result.history])
+  np.testing.assert_allclose(*histories, rtol=1e-9)
+
+
+def test_a_stack_of_images_is_fitted_like_each_alone(monkeypatch):
+  monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", 0)
+  recipe = recipes.Recipe()
+  fitter = recipes.make_fitter(recipe, 32, 40)
+  images = [jnp.asarray(target(32, 40, seed)) for seed in range(2)]
+  params = [recipes.start(jax.random.key(7), image, 30, recipe) for image in images]
+  like = drawing.allocate(params[0])
+  like = like._replace(lists=tiling.empty(geometry.geometry(params[0]), 32, 40, size=900))
+  states = [fitter.init(one)._replace(lists=drawing.allocate(one, like)) for one in params]
+  stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+  step = jax.jit(jax.vmap(fitter.step, in_axes=(0, 0, None)))
+  batch, alone = stack(states), states[1]
+  for i in range(5):
+    batch, info = step(batch, stack(images), jnp.float32(i / 5))
+    alone, _ = jax.jit(fitter.step)(alone, images[1], jnp.float32(i / 5))
+  assert not info.overflow.any() and (batch.step == 5).all()
+  np.testing.assert_allclose(batch.params.means[1], alone.params.means, atol=1e-2)
+
+
+def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
+  monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", 0)
+  # A constant rate makes the longer fit's first steps those of the shorter: the capacity grows alike.
+  recipe = recipes.Recipe(schedule=optimizers.constant)
+  fit = functools.partial(gaussjax.fit, target(), num_gaussians=61, preset=recipe)
+  fit(stop=gaussjax.Stop(max_steps=40))
+  compiled = []
+  listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    fit(stop=gaussjax.Stop(max_steps=23))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert compiled == []
+
+
+def test_drawing_larger_and_cropped_uses_lists_too(monkeypatch):
+  gaussians = scene(50, 37, 53)
+  arguments = {"height": 91, "viewport": (3.0, 2.0, 45.0, 30.0)}
+  dense = gaussjax.render(gaussians, **arguments)
+  monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", 0)
+  np.testing.assert_allclose(gaussjax.render(gaussians, **arguments), dense, atol=1e-5)
+
+
+def test_a_kernel_is_lowered_for_cuda_without_one():
+  placed, values, *_, lists = operands()
+  loss = lambda placed, values, lists: jnp.sum(tiling.splat(placed, values, lists, TAU))
+  traced = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(placed, values, lists)
+  assert "stablehlo" in traced.lower(lowering_platforms=("cuda",)).as_text()
