@@ -2,7 +2,7 @@
 
 Exits 1 if anything falls short, 3 if it cannot be measured on this machine.
 
-  python -m experiments.acceptance --stage=v1     about 3 minutes on 2 CPU cores
+  python -m experiments.acceptance --stage=v1     about 2 minutes on 2 CPU cores
 
 --stage=v1: on two patterns and the shipped photograph, seeds 0 to 4: one pass of 100 steps gains enough PSNR, the
 gradients match finite differences, no scale collapses, the image stays covered, the loss goes down.

@@ -35,7 +35,8 @@ def main() -> int:
   from gaussjax import rendering, report
 
   rows = [measure(512, 768, 10_000, blend) for blend in (rendering.accumulated_sum, rendering.weighted_average)]
-  figures = {"environment": report.environment(), "rows": rows} | roofline_figures(rows[0])
+  rows_of_batch = [measure_batch(size) for size in (1, 8)]
+  figures = {"environment": report.environment(), "rows": rows, "batch": rows_of_batch} | roofline_figures(rows[0])
   if FLAGS.sweep:
     figures["sweep"] = [
       measure(h, w, round(h * w / reference.PIXELS_PER_GAUSSIAN), rendering.accumulated_sum) for h, w in SWEEP
@@ -45,6 +46,12 @@ def main() -> int:
   columns += ["amortised_ms", "evaluations_millions", "compile_ms", "peak_memory_mb", "ns_per_pixel"]
   table = [[_short(row[name]) for name in columns] for row in rows + figures.get("sweep", [])]
   print(gaussjax.report.table(table, columns))
+  for row in rows_of_batch:
+    print(
+      "a batch fit of {images} images, 128 x 128, 200 Gaussians: {image_steps_per_second:.0f} image steps/s".format(
+        **row
+      )
+    )
   for name, value in figures.items():
     if name.endswith(("_ms", "_ratio")):
       print(f"{name}: {value:.2f}")
@@ -99,6 +106,27 @@ def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: boo
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     "ns_per_pixel": (both if gradient else forward) * 1e6 / (height * width),
   }
+
+
+def measure_batch(images: int) -> dict:
+  """Fitting steps of a stack of images under vmap: image steps a second, lists refreshed in each step."""
+  import jax
+  import jax.numpy as jnp
+
+  from gaussjax import drawing, recipes
+
+  keys = jax.random.split(jax.random.key(0), images)
+  targets = jnp.stack([jax.random.uniform(key, (128, 128, 3)) for key in keys])
+  fitter = recipes.make_fitter(recipes.Recipe(), 128, 128)
+  params = [recipes.start(key, target, 200, recipes.Recipe()) for key, target in zip(keys, targets, strict=True)]
+  like = drawing.allocate(params[0])
+  for one in params:
+    like = drawing.allocate(one, like)  # a capacity that holds them all
+  states = [fitter.init(one)._replace(lists=drawing.allocate(one, like)) for one in params]
+  stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+  step = jax.jit(jax.vmap(fitter.step, in_axes=(0, 0, None)))
+  milliseconds, _ = reference.time_ms(step, stack, targets, jnp.float32(0))
+  return {"images": images, "step_ms": milliseconds, "image_steps_per_second": images * 1e3 / milliseconds}
 
 
 def roofline_figures(row: dict) -> dict:

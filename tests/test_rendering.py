@@ -17,10 +17,10 @@ from gaussjax import drawing, geometry, image_io, rendering
 
 class OracleTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
-  @parameterized.product(blend=(0, 1, 2), parameterization=(0, 1, 2), channels=(1, 4))
-  def test_render_is_the_textbook_formula(self, blend, parameterization, channels):
+  @parameterized.product(blend=(0, 1, 2), parameterization=(0, 1, 2))
+  def test_render_is_the_textbook_formula(self, blend, parameterization):
     variant = {"blend": BLENDS[blend], "parameterize": PARAMETERIZATIONS[parameterization]}
-    gaussians = scene(15, 9, 14, channels=channels, **variant)
+    gaussians = scene(15, 9, 14, channels=1 + blend + parameterization, **variant)
     chex.assert_trees_all_close(self.variant(gaussjax.render)(gaussians), oracle.render(gaussians), atol=2e-5)
 
 

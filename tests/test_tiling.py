@@ -37,14 +37,29 @@ def draw_dense(gaussians):
   )
 
 
-def assert_same(gaussians, lists, *, value_atol=1e-5, gradient_rtol=1e-4):
+@functools.partial(jax.jit, static_argnums=0)
+def picture_and_gradient(draw, cotangent, gaussians, *lists):
+  """The picture, and the gradient of its product with `cotangent`."""
+
+  def total(gaussians):
+    picture = draw(gaussians, *lists)
+    return jnp.sum(cotangent * picture), picture
+
+  (_, picture), gradient = jax.value_and_grad(total, has_aux=True)(gaussians)
+  return picture, gradient
+
+
+def assert_same(gaussians, *several_lists, value_atol=1e-5, gradient_rtol=1e-4):
   """Values to rounding, and each field's gradient of a random linear function to its norm."""
-  dense, pull_dense = jax.vjp(draw_dense, gaussians)
-  drawn, pull_tiled = jax.vjp(lambda g: draw_tiled(g, lists), gaussians)
-  np.testing.assert_allclose(drawn, dense, atol=value_atol)
-  cotangent = jnp.asarray(np.random.default_rng(1).normal(size=dense.shape), dense.dtype)
-  for expected, found in zip(*(jax.tree.leaves(pull(cotangent)) for pull in (pull_dense, pull_tiled)), strict=True):
-    assert np.linalg.norm(found - expected) <= gradient_rtol * max(np.linalg.norm(expected), 1e-3)
+  canvas = gaussians.canvas
+  shape = (canvas.height, canvas.width, gaussians.colors.shape[1])
+  cotangent = jnp.asarray(np.random.default_rng(1).normal(size=shape), gaussians.means.dtype)
+  expected, expected_gradient = picture_and_gradient(draw_dense, cotangent, gaussians)
+  for lists in several_lists:
+    found, gradient = picture_and_gradient(draw_tiled, cotangent, gaussians, lists)
+    np.testing.assert_allclose(found, expected, atol=value_atol)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+      assert np.linalg.norm(a - b) <= gradient_rtol * max(np.linalg.norm(b), 1e-3)
 
 
 TABLE = {
@@ -57,12 +72,11 @@ TABLE = {
   "beyond the image": scene(20, 40, 50, log_scale=(5, 0.5)),
   "crowded": scene(400, 20, 20, log_scale=(1, 0.5)),
   "sum": scene(60, 40, 50, blend=BLENDS[1]),
-  "ordered": scene(60, 40, 50, blend=BLENDS[2]),
   "ordered and crowded": scene(150, 20, 20, blend=BLENDS[2]),
   "cholesky": scene(40, 40, 50, parameterize=PARAMETERIZATIONS[1]),
   "log cholesky": scene(40, 40, 50, parameterize=PARAMETERIZATIONS[2]),
   "narrow cut-off": scene(40, 40, 50, cutoff=2.0),
-  **{f"{channels} channels": scene(30, 30, 40, channels=channels) for channels in (1, 2, 4, 8)},
+  **{f"{channels} channels": scene(30, 30, 40, channels=channels) for channels in (1, 8)},
 }
 
 
@@ -71,17 +85,20 @@ def test_tiled_is_dense(case):
   assert_same(TABLE[case], lists_of(TABLE[case]))
 
 
-@pytest.mark.parametrize("blend", BLENDS)
-@pytest.mark.parametrize("tile", [(8, 8), (16, 8), (5, 19), (64, 64)])
-@pytest.mark.parametrize("skin", [0.0, 3.0])
-def test_for_every_tile_and_skin(blend, tile, skin):
+@pytest.mark.parametrize(
+  ("tile", "blend"), [((8, 8), BLENDS[0]), ((64, 64), BLENDS[0]), ((5, 19), BLENDS[1]), ((5, 19), BLENDS[2])]
+)
+def test_for_every_tile_and_skin(blend, tile):
   gaussians = scene(50, 37, 53, blend=blend)
-  assert_same(gaussians, lists_of(gaussians, tile=tile, skin=skin))
+  wide = lists_of(gaussians, tile=tile, skin=3.0)
+  narrow = tiling.allocate(geometry.geometry(gaussians), wide, cutoff=CUTOFF)
+  assert narrow.required[1] < wide.required[1] or tile == (64, 64)
+  assert_same(gaussians, wide, narrow)
 
 
-@pytest.mark.parametrize("aspect", [1, 20, 200])
-def test_at_extreme_aspect_ratios(aspect):
-  """Against float64, since at 1:200 the dense renderer has rounding errors of its own."""
+def test_at_extreme_aspect_ratios():
+  """1:200, against float64, since there the dense renderer has rounding errors of its own."""
+  aspect = 200
   gaussians = scene(40, 60, 80)
   log_scales = jnp.stack([jnp.full(40, np.log(0.5 * aspect)), jnp.full(40, np.log(0.5))], 1)
   gaussians = gaussians._replace(shape=gaussians.shape._replace(log_scales=log_scales))
@@ -195,7 +212,7 @@ def test_the_composite_wants_lists_made_for_it():
     tiling.composite(placed, values, jnp.ones(30), lists, TAU)
 
 
-@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("blend", [BLENDS[0], BLENDS[2]])
 def test_a_stack_of_sets_is_drawn_like_each_alone(blend):
   sets = [scene(40, 30, 40, blend=blend, seed=seed) for seed in range(3)]
   like = lists_of(sets[0])
@@ -218,16 +235,15 @@ def target(height=48, width=64, seed=0):
   return np.clip(np.asarray(draw_dense(scene(12, height, width, log_scale=(2.2, 0.5), seed=seed))), 0, 1)
 
 
-@pytest.mark.parametrize(("learning_rate", "blend"), [(0.2, BLENDS[0]), (0.04, BLENDS[2])])
-def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64, learning_rate, blend):
-  """At the larger rate means move by 10 pixels a step: lists that went stale unseen would show at once.
+def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64):
+  """At this rate means move by 10 pixels a step: lists that went stale unseen would show at once.
 
   In float64 and from ellipses, since Adam makes whole steps of what is rounding in a gradient of zero, such as that
   of a circle's angle.
   """
   del x64
   ellipses = scene(60, 48, 64, dtype=np.float64)._replace(canvas=None)
-  recipe = recipes.Recipe(lambda *_: ellipses, learning_rate=learning_rate, blend=blend)
+  recipe = recipes.Recipe(lambda *_: ellipses, learning_rate=0.2)
   histories = []
   for evaluations in (0, 2**40):
     monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", evaluations)
