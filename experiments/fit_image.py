@@ -17,6 +17,9 @@ BLENDS = ("weighted_average", "accumulated_sum", "alpha_composite")
 PARAMETERIZATIONS = {"euler": "to_euler", "cholesky": "to_cholesky", "log_cholesky": "to_log_cholesky"}
 
 
+INITIALIZERS = ("random", "random_colors", "grid", "gradient_sampled")
+
+
 def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("image", str(runner.PHOTOGRAPH), "The image file to fit.")
@@ -28,7 +31,8 @@ def define_flags() -> None:
   )
   flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
   flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
-  flags.DEFINE_enum("init", "random", ["random", "random_colors", "grid"], "Where the Gaussians start.")
+  flags.DEFINE_enum("init", None, list(INITIALIZERS), "Where the Gaussians start; without it the recipe's.")
+  flags.DEFINE_bool("relocate", None, "Density control on or off; without it the recipe's.")
   flags.DEFINE_integer("seed", 0, "Seed of the random numbers.")
   flags.DEFINE_integer("height", None, "Resize the image to this height first (area average).")
   flags.DEFINE_integer("width", None, "Resize the image to this width first.")
@@ -74,16 +78,18 @@ def recipe_from_flags():
   import functools
 
   import gaussjax
-  from gaussjax import geometry, initializers, rendering
+  from gaussjax import density, geometry, initializers, rendering
 
   base = gaussjax.recipes.V1 if FLAGS.recipe == "v1" else gaussjax.recipes.PRESETS[FLAGS.recipe]
-  initialize: Any = {
-    "random": initializers.random,
-    "random_colors": functools.partial(initializers.random, random_colors=True),
-    "grid": initializers.grid,
-  }[FLAGS.init]
+  initialize: Any = base.initialize
+  if FLAGS.init == "random_colors":
+    initialize = functools.partial(initializers.random, random_colors=True)
+  elif FLAGS.init is not None:
+    initialize = getattr(initializers, FLAGS.init)
+  relocate = base.relocate if FLAGS.relocate is None else density.relocate if FLAGS.relocate else None
   return base._replace(
     initialize=initialize,
+    relocate=relocate,
     parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),
     blend=getattr(rendering, FLAGS.blend),
     learning_rate=base.learning_rate if FLAGS.learning_rate is None else FLAGS.learning_rate,

@@ -1,5 +1,6 @@
 from . import (
   checkpoints as checkpoints,
+  density as density,
   drawing as drawing,
   fitting as fitting,
   geometry as geometry,

@@ -129,44 +129,51 @@ def advance_checked(step: Callable, state: State, target: Any, until: Array, tot
       return state, info
 
 
+class Host(NamedTuple):
+  """What the loop does on the host, between chunks."""
+
+  measure: Callable[[State, Any], Record]
+  clock: Callable[[], float]
+  lists: Lists = NO_LISTS
+  progress_fn: Progress | None = None
+  advance: Callable = advance
+  control: Callable[[Array, State, Any], State] | None = None  # (key, state, target) -> state: density control
+  control_every: int = 3 * LOG_EVERY  # steps, a multiple of LOG_EVERY
+  control_until: float = 0.6  # share of the steps after which the set is left to settle
+
+
 def run(
-  fitter: Fitter,
-  state: State,
-  target: Any,
-  *,
-  stop: Stop,
-  measure: Callable[[State, Any], Record],
-  clock: Callable[[], float],
-  lists: Lists = NO_LISTS,
-  progress_fn: Progress | None = None,
-  advance: Callable = advance,
+  key: Array, fitter: Fitter, state: State, target: Any, *, stop: Stop, host: Host
 ) -> tuple[State, list[Record]]:
   """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises guards.FitError."""
   if stop.max_steps is None:
     raise ValueError("got Stop(max_steps=None), expected a number of steps")
   max_steps, history = stop.max_steps, list[Record]()
-  start = clock()
+  start = host.clock()
   first = int(state.step)
 
   def record() -> None:
-    seconds, done = clock() - start, int(state.step)
+    seconds, done = host.clock() - start, int(state.step)
     rate = (done - first) / seconds if seconds > 0 else 0.0
     eta = (max_steps - done) / rate if rate > 0 else float("nan")
     timing = {"seconds": seconds, "steps_per_second": rate, "eta_seconds": eta}
-    history.append({"step": done, **measure(state, target), **timing})
-    if progress_fn is not None:
-      progress_fn(history[-1])
+    history.append({"step": done, **host.measure(state, target), **timing})
+    if host.progress_fn is not None:
+      host.progress_fn(history[-1])
 
   record()
   while int(state.step) < max_steps and not reached(stop, history[-1]):
     until = min((int(state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
-    state, info = advance(fitter.step, state, target, jnp.int32(until), jnp.float32(max_steps))
+    state, info = host.advance(fitter.step, state, target, jnp.int32(until), jnp.float32(max_steps))
     if info.overflow:
-      state = state._replace(lists=lists.allocate(state.params, state.lists))
+      state = state._replace(lists=host.lists.allocate(state.params, state.lists))
     elif not succeeded(info):
       raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
-    else:
+    elif state.step >= until:
       record()
+      if host.control is not None and controls_at(host, until, max_steps):
+        # Keyed by the step, so that a fit that goes on from here draws what it would have drawn.
+        state = host.control(jax.random.fold_in(key, until), state, target)
   return state, history
 
 
@@ -174,3 +181,20 @@ def reached(stop: Stop, record: Record) -> bool:
   """Whether the target PSNR or the time limit is met."""
   enough = stop.target_psnr is not None and record["psnr"] >= stop.target_psnr
   return enough or (stop.time_limit is not None and record["seconds"] >= stop.time_limit)
+
+
+def controls_at(host: Host, step: int, max_steps: int) -> bool:
+  """Whether density control is due at this step."""
+  return step % host.control_every == 0 and step <= host.control_until * max_steps
+
+
+def forget(opt_state: Any, fresh: Any, moved: Array) -> Any:
+  """`opt_state` with the moments of `fresh` for the Gaussians that `moved` `[N]`; the others keep theirs.
+
+  Every array of an optimiser's state is a moment of N Gaussians; its counters are scalars.
+  """
+
+  def one(old: Array, new: Array) -> Array:
+    return old if old.ndim == 0 else jnp.where(moved.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+  return jax.tree.map(one, opt_state, fresh)

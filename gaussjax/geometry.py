@@ -6,6 +6,7 @@ upwards, low-pass filtered downwards (elliptical weighted average; Zwicker et al
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -154,3 +155,11 @@ def to_euler(shape: Shape) -> Euler:
     return Euler(jnp.log(jnp.maximum(jnp.stack([major, minor]), numerics.TINY_SCALE)), theta)
 
   return jax.vmap(one)(shape)
+
+
+# How any shape becomes one of the type.
+TO_SHAPE: dict[type, Callable[[Shape], Shape]] = {
+  Euler: to_euler,
+  Cholesky: to_cholesky,
+  LogCholesky: to_log_cholesky,
+}

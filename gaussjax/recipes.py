@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gaussjax import (
+  density,
   drawing,
   fitting,
   geometry,
@@ -29,7 +30,7 @@ from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 class Recipe(NamedTuple):
   """All that a fit is made of, apart from the image and N: functions, not names. Hashable."""
 
-  initialize: Callable[[Array, Array, int], Gaussians] = initializers.random
+  initialize: Callable[[Array, Array, int], Gaussians] = initializers.gradient_sampled
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
   blend: rendering.Blend = rendering.weighted_average
   loss: Callable[[Array, Array], Array] = losses.l2
@@ -37,16 +38,19 @@ class Recipe(NamedTuple):
   ratios: optimizers.Rates = optimizers.Rates(means=50, log_scales=3, thetas=5, lengths=10, colors=1)
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
+  relocate: Callable | None = density.relocate  # density control, for the weighted average; None: the set stays
   steps: int = 400
   checked: bool = False
 
 
 # The seed's: one constant rate 0.01, lengths in units of the longer side, 100 steps.
 V1 = Recipe(
+  initialize=initializers.random,
   learning_rate=0.01,
   ratios=optimizers.Rates(means=1, log_scales=1, thetas=1, lengths=1, colors=1, log_weights=1),
   schedule=optimizers.constant,
   lengths_in=max,
+  relocate=None,
   steps=100,
 )
 
@@ -76,19 +80,19 @@ def fit(
   pixels = image_io.as_image(image)
   _check_arguments(pixels, num_gaussians, recipe, stop)
   target = jnp.asarray(pixels)
-  params = start(jax.random.key(seed), target, num_gaussians, recipe)
+  key_start, key_run = jax.random.split(jax.random.key(seed))
+  params = start(key_start, target, num_gaussians, recipe)
   fitter = make_fitter(recipe, *target.shape[:2])
-  state, history = fitting.run(
-    fitter,
-    fitter.init(params),
-    target,
-    stop=stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps),
+  host = fitting.Host(
     measure=functools.partial(_measure, recipe.loss),
     clock=time.monotonic,
     lists=LISTS,
     progress_fn=progress_fn,
     advance=fitting.advance_checked if recipe.checked else fitting.advance,
+    control=functools.partial(_control, recipe) if controls_density(recipe) else None,
   )
+  stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
+  state, history = fitting.run(key_run, fitter, fitter.init(params), target, stop=stop, host=host)
   final = {**history[-1], **evaluate(drawing.render(state.params), target)}
   return FitResult(state.params, state, history, final)
 
@@ -126,6 +130,25 @@ def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
   scaled = optimizers.Rates(*[recipe.learning_rate * ratio for ratio in recipe.ratios])
   unit = recipe.lengths_in(height, width)
   return scaled._replace(means=scaled.means * unit, lengths=scaled.lengths * unit)
+
+
+def controls_density(recipe: Recipe) -> bool:
+  """Whether a recipe's fit moves Gaussians: its policy knows the weighted average only."""
+  return recipe.relocate is not None and recipe.blend is rendering.weighted_average
+
+
+def _control(recipe: Recipe, key: Array, state: fitting.State, target: Array) -> fitting.State:
+  state = _relocated(recipe, key, state._replace(lists=drawing.allocate(state.params, state.lists)), target)
+  return state._replace(lists=drawing.allocate(state.params, state.lists))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _relocated(recipe: Recipe, key: Array, state: fitting.State, target: Array) -> fitting.State:
+  height, width, _ = target.shape
+  rasterizer = drawing.rasterizer(state.params, state.lists, height, width)
+  params, moved = recipe.relocate(key, state.params, rasterizer, target)  # type: ignore[misc]
+  optimizer = optimizers.adam(rates(recipe, height, width), recipe.schedule)
+  return state._replace(params=params, opt_state=fitting.forget(state.opt_state, optimizer.init(params), moved))
 
 
 def _measure(loss: Callable[[Array, Array], Array], state: fitting.State, target: Array) -> fitting.Record:

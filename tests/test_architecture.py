@@ -19,7 +19,7 @@ LEVELS = [
   {"numerics", "image_io"},
   {"metrics", "losses", "geometry", "initializers", "optimizers"},
   {"rendering", "guards"},
-  {"tiling.lists", "fitting", "checkpoints"},
+  {"tiling.lists", "fitting", "checkpoints", "density"},
   {"tiling.sums"},
   {"tiling"},
   {"drawing"},

@@ -148,15 +148,13 @@ def poisoned_fit(field, *, checked=False):
 
   optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 20, 26), optimizers.constant)
   fitter = fitting.fitter(loss_fn, optimizer, check=guards.check if checked else None)
-  return fitting.run(
-    fitter,
-    fitter.init(params),
-    jnp.zeros(3),
-    stop=gaussjax.Stop(max_steps=100),
+  host = fitting.Host(
     measure=lambda state, target: {"psnr": 0.0},
     clock=lambda: 0.0,
     advance=fitting.advance_checked if checked else fitting.advance,
   )
+  stop = gaussjax.Stop(max_steps=100)
+  return fitting.run(jax.random.key(0), fitter, fitter.init(params), jnp.zeros(3), stop=stop, host=host)
 
 
 @pytest.mark.parametrize("field", ["means", "thetas"])
