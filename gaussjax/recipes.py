@@ -93,7 +93,9 @@ def fit(
   )
   stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
   state, history = fitting.run(key_run, fitter, fitter.init(params), target, stop=stop, host=host)
-  final = {**history[-1], **evaluate(drawing.render(state.params), target)}
+  # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
+  _, prediction = _measurements(recipe.loss, state.params, drawing.allocate(state.params, state.lists), target)
+  final = {**history[-1], **evaluate(prediction, target)}
   return FitResult(state.params, state, history, final)
 
 
@@ -153,18 +155,23 @@ def _relocated(recipe: Recipe, key: Array, state: fitting.State, target: Array) 
 
 def _measure(loss: Callable[[Array, Array], Array], state: fitting.State, target: Array) -> fitting.Record:
   lists = drawing.allocate(state.params, state.lists)
-  return {name: float(value) for name, value in _measurements(loss, state.params, lists, target).items()}
+  measured, _ = _measurements(loss, state.params, lists, target)
+  return {name: float(value) for name, value in measured.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measurements(loss: Callable, params: Gaussians, lists: drawing.Lists, target: Array) -> dict[str, Array]:
+def _measurements(
+  loss: Callable, params: Gaussians, lists: drawing.Lists, target: Array
+) -> tuple[dict[str, Array], Array]:
+  """What a record holds, and the picture."""
   rasterizer = drawing.rasterizer(params, lists, target.shape[0], target.shape[1])
   prediction = drawing.picture(params, rasterizer)
-  return {
+  measured = {
     "loss": loss(prediction, target),
     "psnr": metrics.psnr(prediction, target),
     **guards.diagnostics(params, rendering.coverage(rasterizer)),
   }
+  return measured, prediction
 
 
 def _recipe(preset: str | Recipe) -> Recipe:
