@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from numpy.typing import ArrayLike
 
 from gaussjax import (
@@ -123,7 +124,7 @@ def make_fitter(recipe: Recipe, height: int, width: int) -> fitting.Fitter:
   def loss_fn(params: Gaussians, lists: drawing.Lists, target: Array) -> Array:
     return recipe.loss(drawing.picture(params, drawing.rasterizer(params, lists, height, width)), target)
 
-  optimizer = optimizers.adam(rates(recipe, height, width), recipe.schedule)
+  optimizer = _optimizer(recipe, height, width)
   return fitting.fitter(loss_fn, optimizer, lists=LISTS, check=guards.check if recipe.checked else None)
 
 
@@ -132,6 +133,10 @@ def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
   scaled = optimizers.Rates(*[recipe.learning_rate * ratio for ratio in recipe.ratios])
   unit = recipe.lengths_in(height, width)
   return scaled._replace(means=scaled.means * unit, lengths=scaled.lengths * unit)
+
+
+def _optimizer(recipe: Recipe, height: int, width: int) -> optax.GradientTransformationExtraArgs:
+  return optimizers.adam(rates(recipe, height, width), recipe.schedule)
 
 
 def controls_density(recipe: Recipe) -> bool:
@@ -149,8 +154,8 @@ def _relocated(recipe: Recipe, key: Array, state: fitting.State, target: Array) 
   height, width, _ = target.shape
   rasterizer = drawing.rasterizer(state.params, state.lists, height, width)
   params, moved = recipe.relocate(key, state.params, rasterizer, target)  # type: ignore[misc]
-  optimizer = optimizers.adam(rates(recipe, height, width), recipe.schedule)
-  return state._replace(params=params, opt_state=fitting.forget(state.opt_state, optimizer.init(params), moved))
+  fresh = _optimizer(recipe, height, width).init(params)
+  return state._replace(params=params, opt_state=fitting.forget(state.opt_state, fresh, moved))
 
 
 def _measure(loss: Callable[[Array, Array], Array], state: fitting.State, target: Array) -> fitting.Record:

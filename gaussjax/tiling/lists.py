@@ -231,12 +231,11 @@ def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple
   fastest Gaussian outruns it, the sum is least at skin = sqrt(SKIN_COST v).
   """
   lists, skin, age = neighbors
-  unit = skin_unit(geometry, cutoff=cutoff)
-  farthest = jnp.max(drift(geometry, lists, cutoff=cutoff) / unit)
-  stale = ~jnp.all(drift(geometry, lists, cutoff=cutoff) <= lists.skins)  # a NaN counts as stale
+  outgrown = drift(geometry, lists, cutoff=cutoff)
+  stale = ~jnp.all(outgrown <= lists.skins)  # a NaN counts as stale
 
   def rebuild() -> Neighbors:
-    speed = farthest / jnp.maximum(age, 1)
+    speed = jnp.max(outgrown / skin_unit(geometry, cutoff=cutoff)) / jnp.maximum(age, 1)
     best = jnp.clip(jnp.sqrt(SKIN_COST * speed), MIN_SKIN, MAX_SKIN).astype(skin.dtype)
     return Neighbors(update(geometry, lists, best, cutoff=cutoff), best, jnp.zeros_like(age))
 
