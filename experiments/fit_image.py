@@ -3,6 +3,7 @@
   python -m experiments.fit_image --out_dir=out/demo
 
 writes gaussians.npz, render.png, comparison.png (target, render, error), ellipses.png, curve.png and metrics.json.
+A fit that was interrupted goes on with the same flags and --resume.
 """
 
 from typing import Any
@@ -37,6 +38,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("height", None, "Resize the image to this height first (area average).")
   flags.DEFINE_integer("width", None, "Resize the image to this width first.")
   flags.DEFINE_string("out_dir", "out/fit_image", "Where the results go.")
+  flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out_dir.")
+  flags.DEFINE_integer("checkpoint_every", 100, "Steps between checkpoints.", lower_bound=1)
   flags.DEFINE_bool("checked", False, "Assert every step with chex and stop at the first bad one; slow.")
 
 
@@ -55,19 +58,24 @@ def main() -> int:
     counts.append(compilations.count)
     report_progress(record)
 
-  with runner.results(FLAGS.out_dir) as folder:
+  checkpoint = runner.checkpoint(FLAGS.out_dir, resume=FLAGS.resume, every_steps=FLAGS.checkpoint_every)
+  with runner.results(FLAGS.out_dir) as folder, runner.interruptible() as requested:
     result = gaussjax.fit(
       image,
       num_gaussians=FLAGS.num_gaussians,
       seed=FLAGS.seed,
       preset=recipe,
-      stop=gaussjax.Stop(max_steps=steps),
+      stop=gaussjax.Stop(max_steps=steps, requested=requested),
+      checkpoint=checkpoint,
       progress_fn=progress_fn,
     )
+    if requested():
+      raise runner.InterruptedFitError(f"stopped at step {int(result.state.step)} of {steps}; go on with --resume")
     result.metrics["compile_seconds"] = compilations.seconds
     result.metrics["compilations_after_first_record"] = counts[-1] - counts[min(1, len(counts) - 1)]
     write_results(folder, image, result)
-  rows = [(name, f"{value:.5g}") for name, value in result.metrics.items() if name != "eta_seconds"]
+  gaussjax.checkpoints.discard(checkpoint.folder)
+  rows = [(name, f"{value:.5g}") for name, value in result.metrics.items()]
   print(gaussjax.report.table(rows, ("figure", "value")))
   print(f"results in {FLAGS.out_dir}: comparison.png is the one to look at first")
   return 0

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from absl import flags
 PHOTOGRAPH = Path(__file__).parent / "data" / "kodim23.png"
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 class Criterion(NamedTuple):
@@ -33,11 +35,15 @@ class NotMeasuredError(Exception):
   """A stage needs what this machine lacks."""
 
 
+class InterruptedFitError(Exception):
+  """A signal ended a fit early; the message says how to go on."""
+
+
 def run(main: Callable[[], int | None], description: str) -> None:
   """Parses the flags and runs `main`, which returns an exit status.
 
   `--help` prints `description` and the flags and exits 0, before JAX is imported. A usage error, and any ValueError
-  or OSError of `main`, is one line on stderr and exit status 2; a FitError exits 1, an interrupt 130.
+  or OSError of `main`, is one line on stderr and exit status 2; a FitError exits 1, an interruption 130.
   """
   argv = sys.argv
   if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
@@ -56,7 +62,9 @@ def run(main: Callable[[], int | None], description: str) -> None:
     _prepare_jax()
     sys.exit(main())
   except KeyboardInterrupt:
-    _fail("interrupted", 130)
+    _fail("interrupted", INTERRUPTED)
+  except InterruptedFitError as message:
+    _fail(str(message), INTERRUPTED)
   except (ValueError, OSError) as error:
     _fail(str(error))
   except RuntimeError as error:
@@ -115,6 +123,39 @@ def _prepare_jax() -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+  """Within the block the first SIGINT or SIGTERM makes the yielded function true; a second one interrupts."""
+  seen = False
+
+  def note(number: int, frame: Any) -> None:
+    nonlocal seen
+    if seen:
+      raise KeyboardInterrupt
+    seen = True
+    print("stopping after this chunk of steps; once more to stop at once", file=sys.stderr, flush=True)
+
+  before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield lambda: seen
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def checkpoint(out_dir: str | os.PathLike, *, resume: bool, every_steps: int) -> Any:
+  """The gaussjax.Checkpoint of a run. Raises ValueError unless there is one to go on from exactly if `resume`."""
+  import gaussjax
+
+  folder = Path(out_dir) / "checkpoint"
+  found = bool(gaussjax.checkpoints.kept(folder))
+  if found and not resume:
+    raise ValueError(f"{folder} holds a fit that is not finished; go on with --resume, or take another --out_dir")
+  if resume and not found:
+    raise ValueError(f"got --resume, but {folder} holds no checkpoint; leave it out to begin")
+  return gaussjax.Checkpoint(folder, every_steps=every_steps)
 
 
 @contextlib.contextmanager
@@ -177,4 +218,5 @@ def _figures(record: dict[str, float]) -> str:
   return (
     f"loss {record['loss']:.5f}  PSNR {record['psnr']:.2f} dB  min scale {record['min_scale_px']:.2f} px"
     f" ({record['min_scale']:.4f})  W_median {record['w_median']:.2f}  covered {record['covered']:.0%}"
+    + (f"  rolled back {record['rollbacks']:.0f}x" if record["rollbacks"] else "")
   )

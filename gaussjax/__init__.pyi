@@ -16,7 +16,7 @@ from . import (
   tiling as tiling,
   types as types,
 )
-from .checkpoints import load as load, save as save
+from .checkpoints import Checkpoint as Checkpoint, load as load, save as save
 from .drawing import render as render
 from .guards import FitError as FitError
 from .image_io import read_image as read_image, write_png as write_png

@@ -5,6 +5,7 @@ loop is on the host, where it measures, reports and decides whether to go on.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from gaussjax import guards
 from gaussjax.types import Array, Gaussians, Stop
 
 LOG_EVERY = 10  # steps between records
+GAIN_STEPS = 100  # steps over which Stop(min_gain) looks back
 
 Record = dict[str, float]
 Progress = Callable[[Record], None]
@@ -29,6 +31,7 @@ class State(NamedTuple):
   params: Gaussians
   opt_state: Any
   step: Array  # [] int32, steps done
+  rate: Array  # [] factor on every learning rate: below 1 after a roll-back
   lists: Any  # what the renderer keeps from step to step; () for none
 
 
@@ -68,14 +71,15 @@ def fitter(
   """The gradient descent of `loss_fn`; `check(loss, gradients, params)` may hold chex assertions."""
 
   def init(params: Gaussians) -> State:
-    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), lists.allocate(params, None))
+    rate = jnp.ones((), params.means.dtype)
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), rate, lists.allocate(params, None))
 
   def attempt(state: State, target: Any, progress: Array) -> tuple[State, Array, Gaussians, Array]:
     valid, overflow = lists.refresh(state.params, state.lists)
     loss, gradients = jax.value_and_grad(loss_fn)(state.params, valid, target)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, progress=progress)
-    params = optax.apply_updates(state.params, updates)
-    return State(params, opt_state, state.step + 1, valid), loss, gradients, overflow
+    params = optax.apply_updates(state.params, optax.tree.scale(state.rate, updates))
+    return State(params, opt_state, state.step + 1, state.rate, valid), loss, gradients, overflow
 
   def step(state: State, target: Any, progress: Array) -> tuple[State, Info]:
     made, loss, gradients, overflow = attempt(state, target, progress)
@@ -129,10 +133,24 @@ def advance_checked(step: Callable, state: State, target: Any, until: Array, tot
       return state, info
 
 
+class Run(NamedTuple):
+  """All that a fit knows of itself: what it goes on from, and what a checkpoint holds."""
+
+  state: State
+  best: Gaussians  # of all that were measured
+  best_loss: float
+  history: list[Record]
+
+
+def begin(state: State) -> Run:
+  """A run of which nothing is measured yet."""
+  return Run(state, state.params, math.inf, [])
+
+
 class Host(NamedTuple):
   """What the loop does on the host, between chunks."""
 
-  measure: Callable[[State, Any], Record]
+  measure: Callable[[State, Any], Record]  # with at least `loss` and `psnr`
   clock: Callable[[], float]
   lists: Lists = NO_LISTS
   progress_fn: Progress | None = None
@@ -140,47 +158,78 @@ class Host(NamedTuple):
   control: Callable[[Array, State, Any], State] | None = None  # (key, state, target) -> state: density control
   control_every: int = 3 * LOG_EVERY  # steps, a multiple of LOG_EVERY
   control_until: float = 0.6  # share of the steps after which the set is left to settle
+  save: Callable[[Run], None] | None = None  # called at every record, and when the fit is asked to stop
+  retries: int = 3  # roll-backs after which a step that is not finite is an error
 
 
-def run(
-  key: Array, fitter: Fitter, state: State, target: Any, *, stop: Stop, host: Host
-) -> tuple[State, list[Record]]:
-  """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises guards.FitError."""
+def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host: Host) -> Run:
+  """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises guards.FitError.
+
+  A step that is not finite takes the fit back to the last record, at half the rates, at most `host.retries` times.
+  """
   if stop.max_steps is None:
     raise ValueError("got Stop(max_steps=None), expected a number of steps")
-  max_steps, history = stop.max_steps, list[Record]()
-  start = host.clock()
-  first = int(state.step)
-
-  def record() -> None:
-    seconds, done = host.clock() - start, int(state.step)
-    rate = (done - first) / seconds if seconds > 0 else 0.0
-    eta = (max_steps - done) / rate if rate > 0 else float("nan")
-    timing = {"seconds": seconds, "steps_per_second": rate, "eta_seconds": eta}
-    history.append({"step": done, **host.measure(state, target), **timing})
-    if host.progress_fn is not None:
-      host.progress_fn(history[-1])
-
-  record()
-  while int(state.step) < max_steps and not reached(stop, history[-1]):
-    until = min((int(state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
+  if begun.history:
+    now = begun
+    before = begun.history[-1]["seconds"]
+  else:
+    before = 0.0
+    now = _measured(begun, target, host, {"seconds": 0.0, "steps_per_second": 0.0, "eta_seconds": math.nan})
+  start, first, max_steps = host.clock(), int(now.state.step), stop.max_steps
+  state = now.state
+  while int(now.state.step) < max_steps and not reached(stop, now.history):
+    until = min((int(now.state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
     state, info = host.advance(fitter.step, state, target, jnp.int32(until), jnp.float32(max_steps))
     if info.overflow:
       state = state._replace(lists=host.lists.allocate(state.params, state.lists))
     elif not succeeded(info):
-      raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
+      if rollbacks(state) >= host.retries:
+        raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
+      state = now.state._replace(rate=state.rate / 2)
     elif state.step >= until:
-      record()
+      seconds = host.clock() - start
+      rate = (until - first) / seconds if seconds > 0 else 0.0
+      eta = (max_steps - until) / rate if rate > 0 else math.nan
+      timing = {"seconds": before + seconds, "steps_per_second": rate, "eta_seconds": eta}
+      now = _measured(now._replace(state=state), target, host, timing)
       if host.control is not None and controls_at(host, until, max_steps):
         # Keyed by the step, so that a fit that goes on from here draws what it would have drawn.
-        state = host.control(jax.random.fold_in(key, until), state, target)
-  return state, history
+        now = now._replace(state=host.control(jax.random.fold_in(key, until), state, target))
+      state = now.state
+      if host.save is not None:
+        host.save(now)
+  return now
 
 
-def reached(stop: Stop, record: Record) -> bool:
-  """Whether the target PSNR or the time limit is met."""
-  enough = stop.target_psnr is not None and record["psnr"] >= stop.target_psnr
-  return enough or (stop.time_limit is not None and record["seconds"] >= stop.time_limit)
+def _measured(now: Run, target: Any, host: Host, timing: Record) -> Run:
+  """`now` with a record of its state, which is reported, and its best set brought up to date."""
+  state = now.state
+  record = {"step": int(state.step), **host.measure(state, target), **timing, "rollbacks": rollbacks(state)}
+  if host.progress_fn is not None:
+    host.progress_fn(record)
+  better = record["loss"] < now.best_loss
+  best, loss = (state.params, record["loss"]) if better else (now.best, now.best_loss)
+  return Run(state, best, loss, [*now.history, record])
+
+
+def rollbacks(state: State) -> int:
+  """How often the fit was taken back: each time halved the rates."""
+  return round(-math.log2(float(state.rate)))
+
+
+def reached(stop: Stop, history: list[Record]) -> bool:
+  """Whether the fit is to end before its last step."""
+  last = history[-1]
+  if stop.requested is not None and stop.requested():
+    return True
+  if stop.target_psnr is not None and last["psnr"] >= stop.target_psnr:
+    return True
+  if stop.time_limit is not None and last["seconds"] >= stop.time_limit:
+    return True
+  if stop.min_gain is None or last["step"] < GAIN_STEPS:
+    return False
+  earlier = [record["psnr"] for record in history if record["step"] <= last["step"] - GAIN_STEPS]
+  return last["psnr"] - earlier[-1] < stop.min_gain
 
 
 def controls_at(host: Host, step: int, max_steps: int) -> bool:

@@ -1,10 +1,11 @@
 """Good defaults: the one module that knows all parts and puts them together."""
 
 import functools
+import hashlib
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from gaussjax import (
+  checkpoints,
   density,
   drawing,
   fitting,
@@ -69,21 +71,37 @@ def fit(
   seed: int = 0,
   preset: str | Recipe = "balanced",
   stop: Stop = NEVER_EARLY,
+  checkpoint: checkpoints.Checkpoint | None = None,
   progress_fn: fitting.Progress | None = None,
 ) -> FitResult:
   """Fits `num_gaussians` Gaussians to an image `[H, W, C]` (float in [0, 1], uint8 or uint16).
 
-  `progress_fn` receives a record every fitting.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
-  longer side), w_median, covered, seconds, steps_per_second, eta_seconds. Raises ValueError for arguments that make
-  no sense, guards.FitError when the numbers diverge.
+  The result is the best of all sets that were measured, and `metrics` is of it. With `checkpoint` the fit goes on
+  from what it finds there, to the same result as without the interruption. `progress_fn` receives a record every fitting.LOG_EVERY steps:
+  step, loss, psnr, min_scale_px, min_scale (of the longer side), w_median, covered, seconds, steps_per_second,
+  eta_seconds, rollbacks. Raises ValueError for arguments that make no sense and for the checkpoint of another fit,
+  guards.FitError when the numbers diverge again and again.
   """
   recipe = _recipe(preset)
   pixels = image_io.as_image(image)
   _check_arguments(pixels, num_gaussians, recipe, stop)
+  stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
   target = jnp.asarray(pixels)
   key_start, key_run = jax.random.split(jax.random.key(seed))
-  params = start(key_start, target, num_gaussians, recipe)
   fitter = make_fitter(recipe, *target.shape[:2])
+  begun = fitting.begin(fitter.init(start(key_start, target, num_gaussians, recipe)))
+  about, save = {}, None
+  if checkpoint is not None:
+    about = {
+      "image": hashlib.sha256(pixels.tobytes()).hexdigest(),
+      "size": list(pixels.shape),
+      "num_gaussians": num_gaussians,
+      "seed": seed,
+      "max_steps": stop.max_steps,
+      "recipe": describe(recipe),
+    }
+    begun = _resumed(checkpoint, about, begun)
+    save = _saver(checkpoint, about, begun)
   host = fitting.Host(
     measure=functools.partial(_measure, recipe.loss),
     clock=time.monotonic,
@@ -91,13 +109,69 @@ def fit(
     progress_fn=progress_fn,
     advance=fitting.advance_checked if recipe.checked else fitting.advance,
     control=functools.partial(_control, recipe) if controls_density(recipe) else None,
+    save=save,
   )
-  stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
-  state, history = fitting.run(key_run, fitter, fitter.init(params), target, stop=stop, host=host)
+  ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=host)
+  if checkpoint is not None:
+    _keep(checkpoint, about, ended)
   # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
-  _, prediction = _measurements(recipe.loss, state.params, drawing.allocate(state.params, state.lists), target)
-  final = {**history[-1], **evaluate(prediction, target)}
-  return FitResult(state.params, state, history, final)
+  _, prediction = _measurements(recipe.loss, ended.best, drawing.allocate(ended.best, ended.state.lists), target)
+  timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
+  best = min(ended.history, key=lambda record: record["loss"])
+  final = {**best, **timing, **evaluate(prediction, target)}
+  del final["eta_seconds"]
+  return FitResult(ended.best, ended.state, ended.history, final)
+
+
+def describe(recipe: Recipe) -> str:
+  """A recipe in words that are the same in every process: functions by name, with what they are given."""
+
+  def name(part: Any) -> str:
+    if isinstance(part, functools.partial):
+      given = [repr(value) for value in part.args] + [f"{key}={value!r}" for key, value in part.keywords.items()]
+      return f"{name(part.func)}({', '.join(given)})"
+    return f"{part.__module__}.{part.__qualname__}" if callable(part) else repr(part)
+
+  return ", ".join(f"{field}={name(part)}" for field, part in recipe._asdict().items())
+
+
+def _saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> Callable[[fitting.Run], None]:
+  """What writes a checkpoint when one is due."""
+  last_step, last_time = int(begun.state.step), time.monotonic()
+
+  def save(run: fitting.Run) -> None:
+    nonlocal last_step, last_time
+    step, now = int(run.state.step), time.monotonic()
+    if step - last_step >= checkpoint.every_steps or now - last_time >= checkpoint.every_seconds:
+      _keep(checkpoint, about, run)
+      last_step, last_time = step, now
+
+  return save
+
+
+def _keep(checkpoint: checkpoints.Checkpoint, about: dict, run: fitting.Run) -> None:
+  checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, run.history)
+
+
+def _stored(run: fitting.Run) -> Any:
+  """The arrays of a run that a checkpoint holds.
+
+  Lists are among them since rounding depends on them, except those of an ordered blend, whose static size grows.
+  """
+  lists = run.state.lists
+  lists = lists if lists and not lists.lists.max_blocks else ()
+  return run.state._replace(lists=lists), run.best, np.float64(run.best_loss)
+
+
+def _resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> fitting.Run:
+  """The run that a checkpoint holds, or the one just begun."""
+  found = checkpoints.resume(checkpoint.folder, _stored(begun), about)
+  if found is None:
+    return begun
+  (state, best, best_loss), history = found
+  if not state.lists:
+    state = state._replace(lists=drawing.allocate(state.params, begun.state.lists))
+  return fitting.Run(state, best, float(best_loss), history)
 
 
 @functools.partial(jax.jit, static_argnames=("num_gaussians", "recipe"))

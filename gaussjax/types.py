@@ -77,6 +77,8 @@ class Stop(NamedTuple):
   max_steps: int | None = None  # None: the preset's
   target_psnr: float | None = None  # dB
   time_limit: float | None = None  # seconds of stepping, compilation included
+  min_gain: float | None = None  # dB over the last 100 steps: less counts as converged
+  requested: Callable[[], bool] | None = None  # asked every few steps: whether to end now
 
 
 class FitResult(NamedTuple):
@@ -84,5 +86,5 @@ class FitResult(NamedTuple):
 
   gaussians: Gaussians
   state: Any  # fitting.State: parameters, optimiser state, step
-  history: list[dict[str, float]]  # one record per logged step
+  history: list[dict[str, float]]  # one record per logged step, those before a resumption included
   metrics: dict[str, float]  # of the returned set

@@ -8,7 +8,7 @@ import pytest
 from scenes import BLENDS, PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import fitting, guards, initializers, optimizers, recipes
+from gaussjax import checkpoints, fitting, guards, initializers, optimizers, recipes
 
 SHORT = gaussjax.Stop(max_steps=30)
 
@@ -134,8 +134,8 @@ def test_integer_images_are_scaled_by_their_type(dtype):
   np.testing.assert_allclose(gaussjax.render(result.gaussians), 1, atol=1e-2)
 
 
-def poisoned_fit(field, *, checked=False):
-  """A fit whose loss turns NaN, through one field, from step 12 on."""
+def poisoned_fit(field, *, checked=False, retries=0, limit=0.2, max_steps=100):
+  """A fit whose loss turns NaN, through one field, once the colours are nearer than `limit` to their target."""
   params = recipes.start(jax.random.key(0), jnp.asarray(picture()), 9, recipes.Recipe())
 
   def loss_fn(params, lists, target):
@@ -144,17 +144,18 @@ def poisoned_fit(field, *, checked=False):
     value = params.shape.thetas if value is None else value
     poison = jnp.where(jnp.sum(params.colors[0] - target) > 1e9, 0.0, value[0])
     trigger = jnp.sum(jnp.square(params.colors - 0.5))
-    return trigger + jnp.where(trigger < 0.2, jnp.nan, 0.0) * jnp.sum(poison)
+    return trigger + jnp.where(trigger < limit, jnp.nan, 0.0) * jnp.sum(poison)
 
   optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 20, 26), optimizers.constant)
   fitter = fitting.fitter(loss_fn, optimizer, check=guards.check if checked else None)
   host = fitting.Host(
-    measure=lambda state, target: {"psnr": 0.0},
+    measure=lambda state, target: {"psnr": 0.0, "loss": float(loss_fn(state.params, (), target))},
     clock=lambda: 0.0,
     advance=fitting.advance_checked if checked else fitting.advance,
+    retries=retries,
   )
-  stop = gaussjax.Stop(max_steps=100)
-  return fitting.run(jax.random.key(0), fitter, fitter.init(params), jnp.zeros(3), stop=stop, host=host)
+  begun, stop = fitting.begin(fitter.init(params)), gaussjax.Stop(max_steps=max_steps)
+  return fitting.run(jax.random.key(0), fitter, begun, jnp.zeros(3), stop=stop, host=host)
 
 
 @pytest.mark.parametrize("field", ["means", "thetas"])
@@ -162,7 +163,17 @@ def test_the_guard_names_the_step_the_field_and_the_count(field):
   with pytest.raises(
     gaussjax.FitError, match=rf"step \d+: the loss is nan; gradient of .*{field} is not finite in \d of 9"
   ):
-    poisoned_fit(field)
+    poisoned_fit(field, retries=3)
+
+
+def test_a_step_that_is_not_finite_takes_the_fit_back_at_half_the_rate():
+  with pytest.raises(gaussjax.FitError) as at_once:
+    poisoned_fit("means")
+  failed = int(str(at_once.value).split(":")[0].split()[1])
+  ended = poisoned_fit("means", retries=1, max_steps=failed + 1)
+  assert ended.history[-1]["rollbacks"] == 1 and ended.history[0]["rollbacks"] == 0
+  assert ended.state.rate == 0.5 and int(ended.state.step) == failed + 1
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ended.best))
 
 
 def test_checked_stops_at_the_same_step():
@@ -171,6 +182,50 @@ def test_checked_stops_at_the_same_step():
   with pytest.raises(gaussjax.FitError, match="not finite|NaN|nan") as checked:
     poisoned_fit("means", checked=True)
   assert str(checked.value).split(":")[0] == str(unchecked.value).split(":")[0]
+
+
+def test_the_result_is_the_best_that_was_measured():
+  recipe = recipes.Recipe(learning_rate=0.1, schedule=optimizers.constant)  # so large that it wanders
+  result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=gaussjax.Stop(max_steps=60))
+  best = min(result.history, key=lambda record: record["loss"])
+  assert result.metrics["step"] == best["step"] and result.metrics["loss"] == best["loss"]
+  assert result.metrics["psnr"] == pytest.approx(best["psnr"], abs=1e-3)
+
+
+def test_a_fit_ends_when_it_has_converged_or_is_asked_to():
+  stop = gaussjax.Stop(max_steps=400, min_gain=1.0)
+  result = gaussjax.fit(picture(), num_gaussians=20, stop=stop)
+  steps = int(result.state.step)
+  assert 100 <= steps < 400
+  assert result.history[-1]["psnr"] - result.history[-11]["psnr"] < 1.0
+  asked = iter([False, False, True])
+  stop = gaussjax.Stop(max_steps=400, requested=lambda: next(asked))
+  assert int(gaussjax.fit(picture(), num_gaussians=20, stop=stop).state.step) == 20
+
+
+def test_a_fit_goes_on_from_its_checkpoint_to_the_same_result(tmp_path):
+  """Tiled, with density control, interrupted between two checkpoints, and the newest one damaged."""
+  image, steps = picture(96, 96, seed=2), 60
+  fit = lambda **more: gaussjax.fit(image, num_gaussians=60, **{"stop": gaussjax.Stop(max_steps=steps)} | more)
+  whole = fit()
+  assert whole.state.lists
+  checkpoint = gaussjax.Checkpoint(tmp_path, every_steps=20)
+  asked = iter([False] * 5)
+  fit(checkpoint=checkpoint, stop=gaussjax.Stop(max_steps=steps, requested=lambda: next(asked, True)))
+  newest, older = checkpoints.kept(tmp_path)
+  assert (newest.name, older.name) == ("step-00000050.npz", "step-00000040.npz")
+  newest.write_bytes(newest.read_bytes()[:-100])
+  with pytest.raises(ValueError, match="another fit: got max_steps 60, expected 70"):
+    fit(checkpoint=checkpoint, stop=gaussjax.Stop(max_steps=70))
+  resumed = fit(checkpoint=checkpoint)
+  for a, b in zip(jax.tree.leaves(whole.gaussians), jax.tree.leaves(resumed.gaussians), strict=True):
+    np.testing.assert_array_equal(a, b)
+  untimed = lambda h: [(r["step"], r["psnr"], r["loss"]) for r in h]
+  assert untimed(resumed.history) == untimed(whole.history)
+  seconds = [record["seconds"] for record in resumed.history]
+  assert seconds == sorted(seconds)
+  checkpoints.discard(tmp_path)
+  assert not tmp_path.exists()
 
 
 def test_scales_out_of_bounds_are_named():

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,7 @@ def test_help_is_quick_and_does_not_import_jax():
     (["--image=."], "not a file"),
     (["--num_gaussians=0"], "expected at least 1"),
     (["--learning_rate=inf", "--height=16"], "finite"),
+    (["--resume"], "holds no checkpoint"),
   ],
 )
 def test_a_users_mistake_is_one_line_and_keeps_old_results(tmp_path, arguments, expected):
@@ -77,6 +80,50 @@ def test_divergence_is_one_line_and_exit_1(tmp_path):
   done = run("--learning_rate=1e30", "--height=16", "--num_gaussians=9", f"--out_dir={tmp_path}")
   assert done.returncode == 1, done.stderr
   assert "error: step" in done.stderr and "Traceback" not in done.stderr
+
+
+def start(*arguments, cache):
+  """A process of the runner, its standard error to be read line by line."""
+  command = [sys.executable, "-m", "experiments.fit_image", *arguments]
+  environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+
+
+def wait_for_checkpoint(process, out):
+  """Returns once a checkpoint is there."""
+  while not list((out / "checkpoint").glob("step-*.npz")):
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.05)
+
+
+def test_a_fit_survives_signals_and_kill_9(tmp_path):
+  """One process is terminated, the next killed; the third finishes and equals an undisturbed fit."""
+  out, whole = tmp_path / "out", tmp_path / "whole"
+  flags = ["--height=24", "--num_gaussians=30", "--iterations=3000", "--checkpoint_every=50", "--init=grid"]
+  first = start(*flags, f"--out_dir={out}", cache=tmp_path)
+  wait_for_checkpoint(first, out)
+  first.send_signal(signal.SIGTERM)
+  stderr = first.communicate(timeout=120)[1].decode()
+  assert first.returncode == 130 and "go on with --resume" in stderr and "Traceback" not in stderr
+  assert [path.name for path in out.iterdir()] == ["checkpoint"]
+  refused = run(*flags, f"--out_dir={out}")
+  assert refused.returncode == 2 and "--resume" in refused.stderr
+  stopped_at = max((out / "checkpoint").iterdir()).name
+  second = start(*flags, f"--out_dir={out}", "--resume", cache=tmp_path)
+  while max((out / "checkpoint").glob("step-*.npz")).name == stopped_at:
+    assert second.poll() is None, second.stderr.read()
+    time.sleep(0.02)
+  second.kill()
+  assert second.wait(timeout=120) == -signal.SIGKILL
+  second.stderr.close()
+  for folder, more in ((out, ["--resume"]), (whole, [])):
+    done = run(*flags, f"--out_dir={folder}", *more, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+  assert not (out / "checkpoint").exists()
+  assert (out / "render.png").read_bytes() == (whole / "render.png").read_bytes()
+  history = [json.loads((folder / "metrics.json").read_text())["history"] for folder in (out, whole)]
+  psnr = [[(record["step"], record["psnr"]) for record in records] for records in history]
+  assert psnr[0] == psnr[1]
 
 
 def test_acceptance_without_a_stage_says_so():
