@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m experiments.fit_image --num_gaussians=2000 --out_dir=out/demo
+	$(BIN)/python -m experiments.fit_image --preset=fast --num_gaussians=2000 --out_dir=out/demo
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2

@@ -28,7 +28,10 @@ def define_flags() -> None:
   flags.DEFINE_integer("iterations", None, "Steps; without it the recipe's.")
   flags.DEFINE_float("learning_rate", None, "Rate of the colours (the others keep their ratio); v1: of all fields.")
   flags.DEFINE_enum(
-    "recipe", "balanced", ["balanced", "v1"], "v1: constant rate 0.01 of the longer side, 100 steps."
+    "preset",
+    "balanced",
+    ["fast", "balanced", "best", "v1"],
+    "v1: constant rate 0.01 of the longer side, 100 steps.",
   )
   flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
   flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
@@ -88,7 +91,7 @@ def recipe_from_flags():
   import gaussjax
   from gaussjax import density, geometry, initializers, rendering
 
-  base = gaussjax.recipes.V1 if FLAGS.recipe == "v1" else gaussjax.recipes.PRESETS[FLAGS.recipe]
+  base = gaussjax.recipes.V1 if FLAGS.preset == "v1" else gaussjax.recipes.PRESETS[FLAGS.preset]
   initialize: Any = base.initialize
   if FLAGS.init == "random_colors":
     initialize = functools.partial(initializers.random, random_colors=True)

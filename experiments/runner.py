@@ -125,6 +125,17 @@ def _prepare_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def image_files(path: str | os.PathLike) -> list[Path]:
+  """The image itself, or the images in a folder by name. Raises ValueError if there is none."""
+  path = Path(path)
+  if path.is_file():
+    return [path]
+  found = sorted(file for file in path.glob("*") if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+  if not found:
+    raise ValueError(f"got --images={path}, expected an image file or a folder of PNG, JPEG or WebP files")
+  return found
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
   """Within the block the first SIGINT or SIGTERM makes the yielded function true; a second one interrupts."""

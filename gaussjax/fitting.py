@@ -151,7 +151,7 @@ class Host(NamedTuple):
   """What the loop does on the host, between chunks."""
 
   measure: Callable[[State, Any], Record]  # with at least `loss` and `psnr`
-  clock: Callable[[], float]
+  clock: Callable[[], float]  # seconds since this sitting began
   lists: Lists = NO_LISTS
   progress_fn: Progress | None = None
   advance: Callable = advance
@@ -169,13 +169,13 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
   """
   if stop.max_steps is None:
     raise ValueError("got Stop(max_steps=None), expected a number of steps")
-  if begun.history:
-    now = begun
-    before = begun.history[-1]["seconds"]
-  else:
-    before = 0.0
-    now = _measured(begun, target, host, {"seconds": 0.0, "steps_per_second": 0.0, "eta_seconds": math.nan})
-  start, first, max_steps = host.clock(), int(now.state.step), stop.max_steps
+  max_steps, first = stop.max_steps, int(begun.state.step)
+  before = begun.history[-1]["seconds"] if begun.history else 0.0
+  now = begun
+  if not begun.history:
+    now = _measured(
+      begun, target, host, {"seconds": host.clock(), "steps_per_second": 0.0, "eta_seconds": math.nan}
+    )
   state = now.state
   while int(now.state.step) < max_steps and not reached(stop, now.history):
     until = min((int(now.state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
@@ -187,7 +187,7 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
         raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
       state = now.state._replace(rate=state.rate / 2)
     elif state.step >= until:
-      seconds = host.clock() - start
+      seconds = host.clock()
       rate = (until - first) / seconds if seconds > 0 else 0.0
       eta = (max_steps - until) / rate if rate > 0 else math.nan
       timing = {"seconds": before + seconds, "steps_per_second": rate, "eta_seconds": eta}

@@ -1,13 +1,16 @@
 """Good defaults: the one module that knows all parts and puts them together."""
 
+import contextlib
 import functools
 import hashlib
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -37,12 +40,12 @@ class Recipe(NamedTuple):
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
   blend: rendering.Blend = rendering.weighted_average
   loss: Callable[[Array, Array], Array] = losses.l2
-  learning_rate: float = 0.04  # of the colours; the other fields' rates keep their ratio to it
+  learning_rate: float = 0.03  # of the colours; the other fields' rates keep their ratio to it
   ratios: optimizers.Rates = optimizers.Rates(means=50, log_scales=3, thetas=5, lengths=10, colors=1)
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
   relocate: Callable | None = density.relocate  # density control, for the weighted average; None: the set stays
-  steps: int = 400
+  steps: int = 2000
   checked: bool = False
 
 
@@ -61,7 +64,11 @@ LISTS = fitting.Lists(drawing.allocate, drawing.refresh)
 
 NEVER_EARLY = Stop()  # the preset's number of steps
 
-PRESETS = {"balanced": Recipe()}
+PRESETS = {
+  "fast": Recipe(learning_rate=0.04, steps=400),
+  "balanced": Recipe(),
+  "best": Recipe(learning_rate=0.02, steps=6000),
+}
 
 
 def fit(
@@ -77,41 +84,43 @@ def fit(
   """Fits `num_gaussians` Gaussians to an image `[H, W, C]` (float in [0, 1], uint8 or uint16).
 
   The result is the best of all sets that were measured, and `metrics` is of it. With `checkpoint` the fit goes on
-  from what it finds there, to the same result as without the interruption. `progress_fn` receives a record every fitting.LOG_EVERY steps:
-  step, loss, psnr, min_scale_px, min_scale (of the longer side), w_median, covered, seconds, steps_per_second,
-  eta_seconds, rollbacks. Raises ValueError for arguments that make no sense and for the checkpoint of another fit,
-  guards.FitError when the numbers diverge again and again.
+  from what it finds there, to the same result as without the interruption.
+
+  `progress_fn` receives a record every fitting.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
+  longer side), w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
+
+  Raises ValueError for arguments that make no sense and for the checkpoint of another fit, guards.FitError when the
+  numbers diverge again and again.
   """
   recipe = _recipe(preset)
   pixels = image_io.as_image(image)
   _check_arguments(pixels, num_gaussians, recipe, stop)
   stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
   target = jnp.asarray(pixels)
-  key_start, key_run = jax.random.split(jax.random.key(seed))
-  fitter = make_fitter(recipe, *target.shape[:2])
-  begun = fitting.begin(fitter.init(start(key_start, target, num_gaussians, recipe)))
-  about, save = {}, None
-  if checkpoint is not None:
-    about = {
-      "image": hashlib.sha256(pixels.tobytes()).hexdigest(),
-      "size": list(pixels.shape),
-      "num_gaussians": num_gaussians,
-      "seed": seed,
-      "max_steps": stop.max_steps,
-      "recipe": describe(recipe),
-    }
-    begun = _resumed(checkpoint, about, begun)
-    save = _saver(checkpoint, about, begun)
-  host = fitting.Host(
-    measure=functools.partial(_measure, recipe.loss),
-    clock=time.monotonic,
-    lists=LISTS,
-    progress_fn=progress_fn,
-    advance=fitting.advance_checked if recipe.checked else fitting.advance,
-    control=functools.partial(_control, recipe) if controls_density(recipe) else None,
-    save=save,
-  )
-  ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=host)
+  about = {
+    "image": hashlib.sha256(pixels.tobytes()).hexdigest(),
+    "size": list(pixels.shape),
+    "num_gaussians": num_gaussians,
+    "seed": seed,
+    "max_steps": stop.max_steps,
+    "recipe": describe(recipe),
+  }
+  with _stepping_clock() as clock:
+    key_start, key_run = jax.random.split(jax.random.key(seed))
+    fitter = make_fitter(recipe, *target.shape[:2])
+    begun = fitting.begin(fitter.init(start(key_start, target, num_gaussians, recipe)))
+    if checkpoint is not None:
+      begun = _resumed(checkpoint, about, begun)
+    host = fitting.Host(
+      measure=functools.partial(_measure, recipe.loss),
+      clock=clock,
+      lists=LISTS,
+      progress_fn=progress_fn,
+      advance=fitting.advance_checked if recipe.checked else fitting.advance,
+      control=functools.partial(_control, recipe) if controls_density(recipe) else None,
+      save=None if checkpoint is None else _saver(checkpoint, about, begun),
+    )
+    ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=host)
   if checkpoint is not None:
     _keep(checkpoint, about, ended)
   # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
@@ -121,6 +130,23 @@ def fit(
   final = {**best, **timing, **evaluate(prediction, target)}
   del final["eta_seconds"]
   return FitResult(ended.best, ended.state, ended.history, final)
+
+
+@contextlib.contextmanager
+def _stepping_clock() -> Iterator[Callable[[], float]]:
+  """Seconds since the block began; the clock stands still while XLA compiles for this thread."""
+  thread, began, compiling = threading.get_ident(), time.monotonic(), 0.0
+
+  def listen(event: str, duration_secs: float, **_: Any) -> None:
+    nonlocal compiling
+    if event.endswith("backend_compile_duration") and threading.get_ident() == thread:
+      compiling += duration_secs
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield lambda: time.monotonic() - began - compiling
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def describe(recipe: Recipe) -> str:

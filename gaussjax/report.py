@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,6 +62,36 @@ def write_curve(path: str | os.PathLike, history: Sequence[dict[str, float]]) ->
   left.set_ylabel("PSNR (dB)", color="tab:blue")
   right.set_ylabel("loss", color="tab:orange")
   left.grid(alpha=0.3)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png", dpi=110)
+  files.write_whole(path, buffer.getvalue())
+
+
+def write_sweep(path: str | os.PathLike, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+  """Mean PSNR against N, and PSNR against seconds, as a PNG; groups of rows by label. Needs matplotlib.
+
+  A row has `num_gaussians`, `psnr` and `curve`, of (step, seconds, psnr).
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(11, 4.5), layout="constrained")
+  FigureCanvasAgg(figure)
+  left, right = figure.subplots(1, 2)
+  for index, (label, rows) in enumerate(groups.items()):
+    color = f"C{index % 10}"
+    counts = [row["num_gaussians"] for row in rows]
+    left.plot(counts, [row["psnr"] for row in rows], ".", color=color, alpha=0.3)
+    left.plot(np.mean(counts), np.mean([row["psnr"] for row in rows]), "o", color=color, label=label)
+    ends = [row["curve"][-1][1] for row in rows]
+    seconds = np.geomspace(0.2, np.median(ends), 100)
+    curves = [np.interp(seconds, [p[1] for p in row["curve"]], [p[2] for p in row["curve"]]) for row in rows]
+    right.plot(seconds, np.mean(curves, axis=0), color=color, label=label)
+  left.set(xlabel="Gaussians", ylabel="PSNR (dB): images, and their mean")
+  right.set(xlabel="seconds, compilation apart", ylabel="mean PSNR (dB)", xscale="log")
+  for axes in (left, right):
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=110)
   files.write_whole(path, buffer.getvalue())

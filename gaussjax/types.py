@@ -76,7 +76,7 @@ class Stop(NamedTuple):
 
   max_steps: int | None = None  # None: the preset's
   target_psnr: float | None = None  # dB
-  time_limit: float | None = None  # seconds of stepping, compilation included
+  time_limit: float | None = None  # seconds of stepping, XLA's compilation apart
   min_gain: float | None = None  # dB over the last 100 steps: less counts as converged
   requested: Callable[[], bool] | None = None  # asked every few steps: whether to end now
 

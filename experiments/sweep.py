@@ -1,0 +1,208 @@
+"""Fits many images with many settings and keeps one row of figures for each pair.
+
+  python -m experiments.sweep --images=DIR --num_gaussians=5000,10000 --variants=balanced,random --name=kodak
+
+appends to experiments/results/NAME.jsonl, and goes on where it stopped: pairs that have a row are skipped, and a
+fit that was interrupted goes on from its checkpoint. At the end, or with --summary at once, it prints the tables
+(means of all images, of the odd and of the even numbered ones; seconds to given PSNRs) and draws NAME.png.
+"""
+
+import itertools
+import json
+import re
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments import runner, variants
+
+FLAGS = flags.FLAGS
+RESULTS = Path(__file__).parent / "results"
+TARGETS = (28, 30, 32, 35)  # dB
+
+
+class Setting(NamedTuple):
+  """What a row was fitted with, apart from the image."""
+
+  variant: str
+  num_gaussians: int
+  seed: int
+  steps: int | None  # None: by seconds
+  seconds: float | None  # the number of steps that take about so long
+
+
+def define_flags() -> None:
+  """The flags of this runner."""
+  flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
+  flags.DEFINE_list("num_gaussians", ["5000"], "N, one or more.")
+  flags.DEFINE_list("variants", ["balanced"], f"One or more of {', '.join(variants.NAMES)}.")
+  flags.DEFINE_list("seeds", ["0"], "One or more.")
+  flags.DEFINE_integer("steps", None, "Steps of each fit; without it the recipe's.", lower_bound=1)
+  flags.DEFINE_float("seconds", None, "Instead of steps: as many steps as take about so long.", lower_bound=1)
+  flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
+  flags.DEFINE_string("results_dir", str(RESULTS), "Where rows and plot go.")
+  flags.DEFINE_bool("summary", False, "Fit nothing: summarise the rows that are there.")
+
+
+def main() -> int:
+  """Fits what has no row yet, then summarises."""
+  images, settings = runner.image_files(FLAGS.images), settings_from_flags()
+  path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
+  if not FLAGS.summary:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fit_all(path, images, settings)
+  rows = read_rows(path)
+  if not rows:
+    raise ValueError(f"{path} holds no rows; run without --summary first")
+  summarise(rows, path.with_suffix(".png"))
+  print(f"rows in {path}, plots in {path.with_suffix('.png')}")
+  return 0
+
+
+def settings_from_flags() -> list[Setting]:
+  """All combinations that the flags ask for. Raises ValueError."""
+  if FLAGS.steps is not None and FLAGS.seconds is not None:
+    raise ValueError("got --steps and --seconds, expected one of them")
+  unknown = set(FLAGS.variants) - set(variants.NAMES)
+  if unknown:
+    raise ValueError(f"got --variants={','.join(sorted(unknown))}, expected some of {', '.join(variants.NAMES)}")
+  counts, seeds = integers("num_gaussians", least=1), integers("seeds", least=0)
+  combined = itertools.product(FLAGS.variants, counts, seeds)
+  return [Setting(*values, FLAGS.steps, FLAGS.seconds) for values in combined]
+
+
+def integers(flag: str, *, least: int) -> list[int]:
+  """The numbers of a list flag. Raises ValueError."""
+  words: list[str] = FLAGS[flag].value or []
+  if not all(re.fullmatch(r"\d+", word) and int(word) >= least for word in words):
+    raise ValueError(f"got --{flag}={','.join(words)}, expected whole numbers of at least {least}")
+  return [int(word) for word in words]
+
+
+def fit_all(path: Path, images: list[Path], settings: list[Setting]) -> None:
+  """A row for each pair that has none, written as soon as it is measured."""
+  done = {(row["image"], Setting(**row["setting"])) for row in read_rows(path)}
+  pairs = [pair for pair in itertools.product(images, settings) if (pair[0].name, pair[1]) not in done]
+  folder = path.parent / f".{path.stem}-checkpoint"
+  with runner.interruptible() as requested:
+    for index, (image, setting) in enumerate(pairs):
+      print(f"{index + 1}/{len(pairs)}: {image.name} {setting}", flush=True)
+      row = measure(image, setting, folder / f"{image.stem}-{'-'.join(map(str, setting))}", requested)
+      if row is None:
+        raise runner.InterruptedFitError(f"{index} of {len(pairs)} rows done; the same command goes on from here")
+      with path.open("a") as file:  # one write of one line: whole, or a last line that read_rows drops
+        file.write(json.dumps(row) + "\n")
+      print(f"  {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
+  if folder.is_dir() and not any(folder.iterdir()):
+    folder.rmdir()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+  """The rows of a file, without a last line that was cut off; none if there is no file."""
+  if not path.is_file():
+    return []
+  text = path.read_text()
+  whole, _, rest = text.rpartition("\n")
+  if rest:
+    path.write_text(whole + "\n" if whole else "")
+  return [json.loads(line) for line in whole.splitlines()]
+
+
+def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, Any] | None:
+  """The row of one fit, or None if it was interrupted."""
+  import gaussjax
+
+  image, recipe = gaussjax.read_image(path), variants.recipe(setting.variant)
+  fit = lambda **more: gaussjax.fit(
+    image, num_gaussians=setting.num_gaussians, seed=setting.seed, preset=recipe, **more
+  )
+  steps = setting.steps
+  if setting.seconds is not None:
+    paced = folder.with_suffix(".steps")  # as measured at first, so that a fit that goes on keeps its schedule
+    if not paced.is_file():
+      trial = fit(stop=gaussjax.Stop(max_steps=100)).history
+      pace = (trial[-1]["seconds"] - trial[3]["seconds"]) / (trial[-1]["step"] - trial[3]["step"])
+      paced.parent.mkdir(parents=True, exist_ok=True)
+      paced.write_text(str(max(10, round(setting.seconds / pace / 10) * 10)))
+    steps = int(paced.read_text())
+  stop = gaussjax.Stop(max_steps=steps, requested=requested)
+  result = fit(stop=stop, checkpoint=gaussjax.Checkpoint(folder))
+  if requested():
+    return None
+  gaussjax.checkpoints.discard(folder)
+  folder.with_suffix(".steps").unlink(missing_ok=True)
+  metrics = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
+  environment = gaussjax.report.environment()
+  return {
+    "image": path.name,
+    "setting": setting._asdict(),
+    "num_gaussians": len(result.gaussians.means),
+    "steps": int(result.state.step),
+    "seconds": result.history[-1]["seconds"],
+    **metrics,
+    "curve": thin([(record["step"], record["seconds"], record["psnr"]) for record in result.history]),
+    "environment": environment,
+  }
+
+
+def thin(curve: list[tuple[float, float, float]]) -> list[tuple[float, ...]]:
+  """Each point at which the PSNR rises by 0.2 dB over the last one kept, and the last."""
+  kept = [curve[0]]
+  for point in curve[1:]:
+    if point[2] >= kept[-1][2] + 0.2:
+      kept.append(point)
+  return [tuple(round(value, 3) for value in point) for point in [*kept, curve[-1]]]
+
+
+def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
+  """Prints the tables and draws the plots."""
+  from gaussjax import report
+
+  groups: dict[tuple, list[dict]] = {}
+  for row in rows:
+    setting = Setting(**row["setting"])
+    groups.setdefault((setting.variant, setting.num_gaussians, setting.steps, setting.seconds), []).append(row)
+  table = []
+  for (variant, count, _, _), members in groups.items():
+    psnr = [row["psnr"] for row in members]
+    odd, even = ([row["psnr"] for row in members if number(row) % 2 == rest] for rest in (1, 0))
+    means = [f"{statistics.mean(values):.2f}" if values else "-" for values in (psnr, odd, even)]
+    spread = f"{statistics.stdev(psnr):.2f}" if len(psnr) > 1 else "-"
+    seconds = [row["seconds"] for row in members]
+    ssim = statistics.mean(row["ssim"] for row in members)
+    times = f"{statistics.mean(seconds):.0f} / {max(seconds):.0f}"
+    table.append((variant, str(count), str(len(members)), *means, spread, f"{min(psnr):.2f}", f"{ssim:.4f}", times))
+  columns = ("variant", "N", "rows", "dB", "odd", "even", "sd", "least", "SSIM", "s mean / max")
+  print(report.table(table, columns))
+  reached = [
+    (variant, str(count), *(time_to(members, target) for target in TARGETS))
+    for (variant, count, _, _), members in groups.items()
+  ]
+  print(report.table(reached, ("seconds to", "N", *(f"{target} dB" for target in TARGETS))))
+  try:
+    report.write_sweep(plot, {f"{key[0]}, N = {key[1]}": members for key, members in groups.items()})
+  except ImportError:
+    print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+
+
+def number(row: dict[str, Any]) -> int:
+  """The number at the end of an image's name, 0 without."""
+  found = re.search(r"(\d+)$", Path(row["image"]).stem)
+  return int(found[1]) if found else 0
+
+
+def time_to(rows: Iterable[dict[str, Any]], target: float) -> str:
+  """Median seconds to a PSNR over the fits that reach it, and how many do."""
+  firsts = [next((point[1] for point in row["curve"] if point[2] >= target), None) for row in rows]
+  seconds = [first for first in firsts if first is not None]
+  return (
+    f"{statistics.median(seconds):.1f} ({len(seconds)} of {len(firsts)})" if seconds else f"- (0 of {len(firsts)})"
+  )
+
+
+if __name__ == "__main__":
+  define_flags()
+  runner.run(main, __doc__)
