@@ -35,6 +35,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
   flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
+  flags.DEFINE_enum("loss", None, ["l1", "l2", "perceptual"], "What is made small; without it the recipe's.")
   flags.DEFINE_enum("init", None, list(INITIALIZERS), "Where the Gaussians start; without it the recipe's.")
   flags.DEFINE_bool("relocate", None, "Density control on or off; without it the recipe's.")
   flags.DEFINE_integer("seed", 0, "Seed of the random numbers.")
@@ -89,7 +90,7 @@ def recipe_from_flags():
   import functools
 
   import gaussjax
-  from gaussjax import density, geometry, initializers, rendering
+  from gaussjax import density, geometry, initializers, losses, rendering
 
   base = gaussjax.recipes.V1 if FLAGS.preset == "v1" else gaussjax.recipes.PRESETS[FLAGS.preset]
   initialize: Any = base.initialize
@@ -99,6 +100,7 @@ def recipe_from_flags():
     initialize = getattr(initializers, FLAGS.init)
   relocate = base.relocate if FLAGS.relocate is None else density.relocate if FLAGS.relocate else None
   return base._replace(
+    loss=base.loss if FLAGS.loss is None else getattr(losses, FLAGS.loss),
     initialize=initialize,
     relocate=relocate,
     parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),

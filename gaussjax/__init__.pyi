@@ -13,6 +13,7 @@ from . import (
   recipes as recipes,
   rendering as rendering,
   report as report,
+  similarity as similarity,
   tiling as tiling,
   types as types,
 )

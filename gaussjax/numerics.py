@@ -15,6 +15,10 @@ CIRCLE = 1e-12
 # The mean squared error below which PSNR stops rising: 120 dB, beyond what float32 renders resolve.
 MIN_MSE = 1e-12
 
+# The least contrast term of MS-SSIM, which may be negative and is raised to a power below 1: there the power's
+# slope is bounded, and two images that differ so much are told apart by their other scales.
+MIN_CONTRAST = 1e-4
+
 
 def safe_sqrt(x: Array) -> Array:
   """sqrt(max(x, 0)) with gradient 0, not inf, where x <= 0."""

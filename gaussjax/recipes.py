@@ -209,12 +209,19 @@ def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaus
   return gaussians._replace(shape=recipe.parameterize(gaussians.shape), canvas=canvas)
 
 
-def evaluate(prediction: Array, target: Array) -> dict[str, float]:
-  """All metrics of a render: mse, psnr in dB and, from 11 x 11 pixels on, ssim."""
+@jax.jit
+def _metrics(prediction: Array, target: Array) -> dict[str, Array]:
   values = {"mse": metrics.mse(prediction, target), "psnr": metrics.psnr(prediction, target)}
   if min(target.shape[:2]) >= 11:
     values["ssim"] = metrics.ssim(prediction, target)
-  return {name: float(value) for name, value in values.items()}
+  if min(target.shape[:2]) >= 176:
+    values["ms_ssim"] = metrics.ms_ssim(prediction, target)
+  return values
+
+
+def evaluate(prediction: Array, target: Array) -> dict[str, float]:
+  """All metrics of a render: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim."""
+  return {name: float(value) for name, value in _metrics(prediction, target).items()}
 
 
 @functools.lru_cache(maxsize=64)  # the same functions for the same recipe, so that jit finds its programs again

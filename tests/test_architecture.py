@@ -17,7 +17,8 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 LEVELS = [
   {"types", "files"},
   {"numerics", "image_io"},
-  {"metrics", "losses", "geometry", "initializers", "optimizers"},
+  {"similarity", "geometry", "initializers", "optimizers"},
+  {"metrics", "losses"},
   {"rendering", "guards"},
   {"tiling.lists", "fitting", "checkpoints", "density"},
   {"tiling.sums"},

@@ -47,3 +47,33 @@ def test_losses():
   a, b = jnp.array([[[0.0, 2.0]]]), jnp.array([[[1.0, -1.0]]])
   np.testing.assert_allclose(losses.l1(a, b), 2)
   np.testing.assert_allclose(losses.l2(a, b), 5)
+
+
+def scipy_terms(a, b):
+  blur = lambda x: ndimage.gaussian_filter(x, 1.5, truncate=3.5)[5:-5, 5:-5]
+  ma, mb = blur(a), blur(b)
+  va, vb, cov = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
+  return np.mean((2 * cov + 9e-4) / (va + vb + 9e-4))
+
+
+def test_ms_ssim_is_the_weighted_product_over_scales():
+  rng = np.random.default_rng(1)
+  target = ndimage.gaussian_filter(rng.uniform(size=(181, 200)), 2)
+  prediction = np.clip(target + rng.normal(scale=0.1, size=target.shape), 0, 1)
+  expected, a, b = 1.0, prediction, target
+  for weight in (0.0448, 0.2856, 0.3001, 0.2363):
+    expected *= scipy_terms(a, b) ** weight
+    height, width = a.shape[0] // 2, a.shape[1] // 2
+    a, b = (x[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3)) for x in (a, b))
+  expected *= scipy_ssim(a, b) ** 0.1333
+  found = metrics.ms_ssim(jnp.float32(prediction)[..., None], jnp.float32(target)[..., None])
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+  with pytest.raises(ValueError, match="at least 176 x 176"):
+    metrics.ms_ssim(jnp.zeros((175, 300, 3)), jnp.zeros((175, 300, 3)))
+
+
+def test_the_perceptual_mix_is_the_sum_of_its_parts():
+  prediction, target = images()
+  expected = 0.2 * losses.l1(prediction, target) + 0.8 * losses.l2(prediction, target)
+  expected += 0.1 * (1 - metrics.ssim(prediction, target))
+  np.testing.assert_allclose(losses.perceptual(prediction, target), expected, rtol=1e-5)

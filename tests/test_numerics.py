@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaussjax import metrics, numerics
+from gaussjax import losses, metrics, numerics
 
 
 @pytest.mark.parametrize("x", [-1.0, 0.0, 1e-30, 4.0])
@@ -25,4 +25,11 @@ def test_psnr_of_equal_images_is_finite_with_a_finite_gradient():
   image = jnp.full((4, 4, 1), 0.5)
   value, slope = jax.value_and_grad(metrics.psnr)(image, image)
   np.testing.assert_allclose(value, 120, rtol=1e-6)
+  assert np.isfinite(slope).all()
+
+
+def test_ms_ssim_of_opposites_is_finite_with_a_finite_gradient():
+  image = jnp.asarray(np.random.default_rng(0).uniform(size=(176, 176, 1)), jnp.float32)
+  value, slope = jax.value_and_grad(losses.ms_dssim)(1 - image, image)
+  assert 0.9 < value <= 1
   assert np.isfinite(slope).all()

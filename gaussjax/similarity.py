@@ -1,0 +1,72 @@
+"""Structural similarity of two images `[H, W, C]`, also over scales: what losses and metrics share. No clipping."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from gaussjax import numerics
+from gaussjax.types import Array
+
+WINDOW = 11  # pixels, the side of the Gaussian window of sigma 1.5
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest first
+
+
+def ssim(prediction: Array, target: Array) -> Array:
+  """Structural similarity, mean over channels and over the pixels whose window lies inside.
+
+  11 x 11 Gaussian window, sigma 1.5, K1 = 0.01, K2 = 0.03 (Wang, Bovik, Sheikh, Simoncelli, "Image quality
+  assessment: from error visibility to structural similarity", 2004). Raises ValueError below 11 x 11 pixels.
+  """
+  _check_size(prediction, WINDOW, "SSIM")
+  luminance, contrast = _terms(prediction, target)
+  return jnp.mean(luminance * contrast)
+
+
+def ms_ssim(prediction: Array, target: Array) -> Array:
+  """Structural similarity over five scales, each a 2 x 2 mean of the one before; mean over channels.
+
+  Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment", 2003. Terms below
+  numerics.MIN_CONTRAST count as that, since their powers are not real. Raises ValueError below 176 x 176 pixels.
+  """
+  _check_size(prediction, WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1), "MS-SSIM")
+  product = jnp.ones(prediction.shape[-1], prediction.dtype)
+  for index, weight in enumerate(SCALE_WEIGHTS):
+    luminance, contrast = _terms(prediction, target)
+    last = index == len(SCALE_WEIGHTS) - 1
+    term = jnp.mean(luminance * contrast if last else contrast, axis=(0, 1))
+    product *= jnp.maximum(term, numerics.MIN_CONTRAST) ** weight
+    if not last:
+      prediction, target = _halved(prediction), _halved(target)
+  return jnp.mean(product)
+
+
+def _terms(prediction: Array, target: Array) -> tuple[Array, Array]:
+  """Luminance, and contrast times structure, each `[H - 10, W - 10, C]`."""
+  mean_p, mean_t = window_mean(prediction), window_mean(target)
+  variance_p = window_mean(prediction**2) - mean_p**2
+  variance_t = window_mean(target**2) - mean_t**2
+  covariance = window_mean(prediction * target) - mean_p * mean_t
+  c1, c2 = 0.01**2, 0.03**2
+  luminance = (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1)
+  return luminance, (2 * covariance + c2) / (variance_p + variance_t + c2)
+
+
+def window_mean(image: Array) -> Array:
+  """Weighted means over 11 x 11 windows: `[H, W, C]` -> `[H - 10, W - 10, C]`."""
+  taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * 1.5**2))
+  taps = (taps / taps.sum()).tolist()
+  height, width = image.shape[0] - WINDOW + 1, image.shape[1] - WINDOW + 1
+  # Shifted sums fuse into one pass; a convolution primitive is slower on CPU for so few channels.
+  rows = sum(tap * image[i : i + height] for i, tap in enumerate(taps))
+  return sum(tap * rows[:, i : i + width] for i, tap in enumerate(taps))
+
+
+def _halved(image: Array) -> Array:
+  """Means of 2 x 2 pixels; an odd last row or column is left out."""
+  height, width = image.shape[0] // 2, image.shape[1] // 2
+  cells = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
+  return jnp.mean(cells, axis=(1, 3))
+
+
+def _check_size(image: Array, least: int, name: str) -> None:
+  if min(image.shape[:2]) < least:
+    raise ValueError(f"got an image of {image.shape[:2]} pixels, expected at least {least} x {least} for {name}")
