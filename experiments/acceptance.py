@@ -6,6 +6,9 @@ Exits 1 if anything falls short, 3 if it cannot be measured on this machine.
 
 --stage=v1: on two patterns and the shipped photograph, seeds 0 to 4: one pass of 100 steps gains enough PSNR, the
 gradients match finite differences, no scale collapses, the image stays covered, the loss goes down.
+--stage=v2: ten passes against one. --stage=v3: density control, in dB and in Gaussians. --stage=v4: the start, in
+time to a PSNR. --stage=v6: the perceptual mix against L2. --stage=v8: the three shapes, also under stress. Each of
+these takes --images, a file or a folder; without it the shipped photograph.
 --stage=v5: 1,000 frames a second at 768 x 512 with 10,000 Gaussians, on a GPU.
 """
 
@@ -16,12 +19,13 @@ from absl import flags
 from experiments import runner
 
 FLAGS = flags.FLAGS
-STAGES = ("v1", "v5")
+STAGES = ("v1", "v2", "v3", "v4", "v5", "v6", "v8")
 
 
 def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_enum("stage", None, list(STAGES), "Which stage to measure.", required=True)
+  flags.DEFINE_string("images", None, "An image file or a folder, for the stages that take one.")
 
 
 def main() -> int:
@@ -30,7 +34,10 @@ def main() -> int:
 
   stage = importlib.import_module(f"experiments.stages.{FLAGS.stage}")
   try:
-    criteria = stage.measure()
+    takes_images = FLAGS.stage not in ("v1", "v5")
+    if FLAGS.images is not None and not takes_images:
+      raise ValueError(f"got --images, but --stage={FLAGS.stage} has images of its own; leave it out")
+    criteria = stage.measure(*[runner.image_files(FLAGS.images or runner.PHOTOGRAPH)] * takes_images)
   except runner.NotMeasuredError as reason:
     print(f"not measured: {reason}")
     return 3

@@ -18,7 +18,7 @@ BLENDS = ("weighted_average", "accumulated_sum", "alpha_composite")
 PARAMETERIZATIONS = {"euler": "to_euler", "cholesky": "to_cholesky", "log_cholesky": "to_log_cholesky"}
 
 
-INITIALIZERS = ("random", "random_colors", "grid", "gradient_sampled")
+INITIALIZERS = ("random", "random_colors", "grid", "gradient_sampled", "structure_tensor", "superpixels")
 
 
 def define_flags() -> None:

@@ -31,6 +31,16 @@ class Criterion(NamedTuple):
   met: bool
 
 
+def at_least(name: str, measured: float, required: float) -> Criterion:
+  """A criterion that more is better for."""
+  return Criterion(name, f"{measured:.4g}", f">= {required:g}", measured >= required)
+
+
+def at_most(name: str, measured: float, required: float) -> Criterion:
+  """A criterion that less is better for."""
+  return Criterion(name, f"{measured:.4g}", f"<= {required:g}", measured <= required)
+
+
 class NotMeasuredError(Exception):
   """A stage needs what this machine lacks."""
 

@@ -4,23 +4,33 @@ from collections.abc import Callable
 from typing import Any
 
 PRESETS = ("fast", "balanced", "best")
-LEVERS = ("random", "fixed", "constant", "cholesky", "log_cholesky", "v1")
+LEVERS = (
+  *("random", "structure_tensor", "superpixels", "start_solve", "fixed", "random_fixed", "constant", "unsolved"),
+  *("perceptual", "cholesky", "log_cholesky", "v1"),
+)
 NAMES = PRESETS + LEVERS
 
 
 def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
-  random: random start; fixed: no density control; constant: constant rates; cholesky, log_cholesky: the shape;
-  v1: the first version's recipe.
+  random, structure_tensor, superpixels: the start; start_solve: closed-form colours there; fixed: no density control;
+  random_fixed: a random start without it; constant: constant rates; unsolved: no closed-form colours at the end;
+  perceptual: the loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
   """
   import gaussjax
-  from gaussjax import geometry, initializers, optimizers, recipes
+  from gaussjax import geometry, initializers, losses, optimizers, recipes
 
   if name in recipes.PRESETS:
     return recipes.PRESETS[name]
   levers: dict[str, Callable[[gaussjax.Recipe], gaussjax.Recipe]] = {
     "random": lambda r: r._replace(initialize=initializers.random),
+    "structure_tensor": lambda r: r._replace(initialize=initializers.structure_tensor),
+    "superpixels": lambda r: r._replace(initialize=initializers.superpixels),
+    "start_solve": lambda r: r._replace(start_solve=20),
+    "unsolved": lambda r: r._replace(final_solve=0),
+    "perceptual": lambda r: r._replace(loss=losses.perceptual),
+    "random_fixed": lambda r: r._replace(initialize=initializers.random, relocate=None),
     "fixed": lambda r: r._replace(relocate=None),
     "constant": lambda r: r._replace(schedule=optimizers.constant),
     "cholesky": lambda r: r._replace(parameterize=geometry.to_cholesky),

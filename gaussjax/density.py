@@ -25,7 +25,7 @@ def relocate(
   For the weighted average. A moved Gaussian takes the colour of its pixel, a scale exp(-shrink) times that of the
   Gaussians around it and a random angle: it starts as a detail within what is there.
   """
-  count = int(share * gaussians.means.shape[0])
+  count = round(share * gaussians.means.shape[0])
   log_scales = jnp.mean(jnp.log(geometry.scales(gaussians)), axis=1, keepdims=True)
   drawn = rendering.weighted_average(
     rasterizer,
@@ -54,7 +54,7 @@ def importance(colors: Array, prediction: Array, rasterizer: rendering.Rasterize
   """`[N]`, sum_p (w_i / W) |c_i - prediction|^2: about how much the picture changes without Gaussian i.
 
   By expanding the square it is one adjoint of `splat`. A Gaussian among others of its own colour counts for
-  nothing, however much of the picture it covers.
+  nothing, however much of the picture it covers; one that no pixel sees counts for less, -inf.
   """
   total = rendering.coverage(rasterizer)[..., None] + rasterizer.tail
   square = jnp.sum(jnp.square(prediction), axis=-1, keepdims=True)
@@ -62,4 +62,5 @@ def importance(colors: Array, prediction: Array, rasterizer: rendering.Rasterize
   _, adjoint = jax.vjp(rasterizer.splat, jnp.zeros((colors.shape[0], image.shape[-1]), colors.dtype))
   pulled = jnp.exp(rasterizer.log_weights)[:, None] * adjoint(image)[0]
   cross = jnp.sum(colors * pulled[:, 1:-1], axis=1)
-  return jnp.sum(jnp.square(colors), axis=1) * pulled[:, 0] - 2 * cross + pulled[:, -1]
+  squares = jnp.sum(jnp.square(colors), axis=1) * pulled[:, 0] - 2 * cross + pulled[:, -1]
+  return jnp.where(pulled[:, 0] > 0, squares, -jnp.inf)

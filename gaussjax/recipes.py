@@ -29,6 +29,7 @@ from gaussjax import (
   metrics,
   optimizers,
   rendering,
+  solvers,
 )
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 
@@ -45,6 +46,8 @@ class Recipe(NamedTuple):
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
   relocate: Callable | None = density.relocate  # density control, for the weighted average; None: the set stays
+  start_solve: int = 0  # iterations of the closed-form colours before the first step
+  final_solve: int = 20  # and after the last, kept if the loss is less
   steps: int = 2000
   checked: bool = False
 
@@ -57,6 +60,7 @@ V1 = Recipe(
   schedule=optimizers.constant,
   lengths_in=max,
   relocate=None,
+  final_solve=0,
   steps=100,
 )
 
@@ -92,7 +96,7 @@ def fit(
   Raises ValueError for arguments that make no sense and for the checkpoint of another fit, guards.FitError when the
   numbers diverge again and again.
   """
-  recipe = _recipe(preset)
+  recipe = of(preset)
   pixels = image_io.as_image(image)
   _check_arguments(pixels, num_gaussians, recipe, stop)
   stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
@@ -108,28 +112,56 @@ def fit(
   with _stepping_clock() as clock:
     key_start, key_run = jax.random.split(jax.random.key(seed))
     fitter = make_fitter(recipe, *target.shape[:2])
-    begun = fitting.begin(fitter.init(start(key_start, target, num_gaussians, recipe)))
+    params = start(key_start, target, num_gaussians, recipe)
+    if recipe.start_solve:
+      params = _solved(params, drawing.allocate(params), target, recipe.start_solve)
+    begun = fitting.begin(fitter.init(params))
     if checkpoint is not None:
       begun = _resumed(checkpoint, about, begun)
-    host = fitting.Host(
-      measure=functools.partial(_measure, recipe.loss),
-      clock=clock,
-      lists=LISTS,
-      progress_fn=progress_fn,
-      advance=fitting.advance_checked if recipe.checked else fitting.advance,
-      control=functools.partial(_control, recipe) if controls_density(recipe) else None,
-      save=None if checkpoint is None else _saver(checkpoint, about, begun),
-    )
-    ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=host)
-  if checkpoint is not None:
-    _keep(checkpoint, about, ended)
-  # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
-  _, prediction = _measurements(recipe.loss, ended.best, drawing.allocate(ended.best, ended.state.lists), target)
+    save = None if checkpoint is None else _saver(checkpoint, about, begun)
+    on = host(recipe, clock, progress_fn)._replace(save=save)
+    ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=on)
+    if checkpoint is not None:
+      _keep(checkpoint, about, ended)
+    return result(recipe, ended, target, clock)
+
+
+def host(recipe: Recipe, clock: Callable[[], float], progress_fn: fitting.Progress | None) -> fitting.Host:
+  """What the loop of a recipe's fit does between chunks."""
+  return fitting.Host(
+    measure=functools.partial(_measure, recipe.loss),
+    clock=clock,
+    lists=LISTS,
+    progress_fn=progress_fn,
+    advance=fitting.advance_checked if recipe.checked else fitting.advance,
+    control=functools.partial(control, recipe) if controls_density(recipe) else None,
+  )
+
+
+def result(recipe: Recipe, ended: fitting.Run, target: Array, clock: Callable[[], float]) -> FitResult:
+  """The best set of a run, its colours solved for if that lowers the loss, with all metrics."""
+  best, record = ended.best, min(ended.history, key=lambda record: record["loss"])
   timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
-  best = min(ended.history, key=lambda record: record["loss"])
-  final = {**best, **timing, **evaluate(prediction, target)}
+  # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
+  lists = drawing.allocate(best, ended.state.lists)
+  measured, prediction = _measurements(recipe.loss, best, lists, target)
+  if recipe.final_solve and geometry.canvas_of(best).blend in rendering.LINEAR_BLENDS:
+    before = clock()
+    solved = _solved(best, lists, target, recipe.final_solve)
+    solved_measured, solved_prediction = _measurements(recipe.loss, solved, lists, target)
+    if solved_measured["loss"] < measured["loss"]:
+      best, measured, prediction = solved, solved_measured, solved_prediction
+    timing["seconds"] += clock() - before
+  final = {**record, **{name: float(value) for name, value in measured.items()}, **timing}
+  final |= evaluate(prediction, target)
   del final["eta_seconds"]
-  return FitResult(ended.best, ended.state, ended.history, final)
+  return FitResult(best, ended.state, ended.history, final)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _solved(params: Gaussians, lists: drawing.Lists, target: Array, iterations: int) -> Gaussians:
+  rasterizer = drawing.rasterizer(params, lists, target.shape[0], target.shape[1])
+  return solvers.solve_colors(params, rasterizer, target, iterations=iterations)
 
 
 @contextlib.contextmanager
@@ -251,7 +283,8 @@ def controls_density(recipe: Recipe) -> bool:
   return recipe.relocate is not None and recipe.blend is rendering.weighted_average
 
 
-def _control(recipe: Recipe, key: Array, state: fitting.State, target: Array) -> fitting.State:
+def control(recipe: Recipe, key: Array, state: fitting.State, target: Array) -> fitting.State:
+  """One round of the recipe's density control: moved Gaussians get fresh moments, the others keep theirs."""
   state = _relocated(recipe, key, state._replace(lists=drawing.allocate(state.params, state.lists)), target)
   return state._replace(lists=drawing.allocate(state.params, state.lists))
 
@@ -286,7 +319,8 @@ def _measurements(
   return measured, prediction
 
 
-def _recipe(preset: str | Recipe) -> Recipe:
+def of(preset: str | Recipe) -> Recipe:
+  """The recipe of a preset's name, or the recipe itself. Raises ValueError for a name that is not in PRESETS."""
   if isinstance(preset, Recipe):
     return preset
   if preset not in PRESETS:

@@ -17,14 +17,15 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 LEVELS = [
   {"types", "files"},
   {"numerics", "image_io"},
-  {"similarity", "geometry", "initializers", "optimizers"},
-  {"metrics", "losses"},
+  {"similarity", "geometry", "optimizers"},
+  {"metrics", "losses", "initializers"},
   {"rendering", "guards"},
-  {"tiling.lists", "fitting", "checkpoints", "density"},
+  {"tiling.lists", "fitting", "checkpoints", "density", "solvers"},
   {"tiling.sums"},
   {"tiling"},
   {"drawing"},
   {"recipes", "report"},
+  {"passes"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 MAY_TOUCH_FILES = {"files", "image_io", "checkpoints", "report"}

@@ -22,8 +22,11 @@ def test_importance_is_the_sum_that_it_stands_for():
   weights = jax.vmap(lambda one: placed.splat(one[:, None])[..., 0])(jnp.eye(12))
   weights = weights * jnp.exp(gaussians.log_weights)[:, None, None]
   shares = weights / (weights.sum(0) + placed.tail)
+  seen = np.asarray(weights.sum((1, 2)) > 0)
+  assert (~seen == np.isneginf(found)).all()
   distance = jnp.sum(jnp.square(gaussians.colors[:, None, None] - picture), -1)
-  np.testing.assert_allclose(found, jnp.sum(shares * distance, (1, 2)), rtol=1e-3, atol=1e-3)
+  expected = np.asarray(jnp.sum(shares * distance, (1, 2)))
+  np.testing.assert_allclose(np.asarray(found)[seen], expected[seen], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("parameterize", PARAMETERIZATIONS)
@@ -98,3 +101,57 @@ def test_gradient_sampling_goes_where_the_image_changes():
       np.isfinite(leaf).all()
       for leaf in jax.tree.leaves(initializers.gradient_sampled(jax.random.key(0), flat, 50))
     )
+
+
+def stripes():
+  """Diagonal stripes on the left half, nothing on the right."""
+  y, x = np.mgrid[:60, :90]
+  return jnp.asarray(np.where(x < 45, np.sin((x + y) / 2.0) / 2 + 0.5, 0.5)[..., None].repeat(3, -1), jnp.float32)
+
+
+def test_the_structure_tensor_lays_gaussians_along_the_stripes():
+  gaussians = initializers.structure_tensor(jax.random.key(0), stripes(), 300)
+  inside = np.asarray(gaussians.means[:, 0] < 38)
+  along = np.asarray(gaussians.shape.thetas)[inside]
+  assert np.median(np.abs(np.cos(along - 3 * np.pi / 4))) > 0.99
+  log_scales = np.asarray(gaussians.shape.log_scales)[inside]
+  assert np.median(log_scales[:, 0] - log_scales[:, 1]) > 0.6
+  assert np.isfinite(initializers.structure_tensor(jax.random.key(0), jnp.zeros((9, 9, 1)), 20).shape.thetas).all()
+
+
+def test_superpixels_take_the_place_shape_and_colour_of_what_they_cover():
+  image = jnp.zeros((40, 60, 3)).at[10:20, 20:50].set(jnp.array([1.0, 0.5, 0.0]))
+  gaussians = jax.jit(initializers.superpixels, static_argnums=2)(jax.random.key(0), image, 24)
+  assert gaussians.means.shape == (24, 2) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gaussians))
+  x, y = np.asarray(gaussians.means).T
+  inside = (x > 22) & (x < 48) & (y > 12) & (y < 18)
+  assert inside.any()
+  np.testing.assert_allclose(np.asarray(gaussians.colors)[inside], [[1, 0.5, 0]] * inside.sum(), atol=0.1)
+
+
+def test_passes_add_what_is_kept_and_stay_within_the_budget():
+  target = np.clip(np.asarray(gaussjax.render(scene(60, 64, 64, log_scale=(1.2, 0.4)))), 0, 1)
+  seen = []
+  result, report = gaussjax.fit_passes(
+    target, num_gaussians=62, passes=4, steps=160, progress_fn=lambda record: seen.append(record["step"])
+  )
+  assert [one.num_gaussians for one in report][0] == 17 and len(report) == 4
+  assert len(result.gaussians.means) == [one.num_gaussians for one in report if one.kept][-1] <= 62
+  assert sum(one.kept for one in report) >= 3
+  kept = [one.psnr for one in report if one.kept]
+  assert kept == sorted(kept) and result.metrics["psnr"] >= kept[-1] - 1e-3
+  assert result.metrics["psnr"] > report[0].psnr + 1
+  assert [record["step"] for record in result.history] == sorted(record["step"] for record in result.history)
+  render = gaussjax.render(result.gaussians)
+  np.testing.assert_allclose(
+    -10 * np.log10(np.mean((np.clip(render, 0, 1) - target) ** 2)), result.metrics["psnr"], atol=1e-2
+  )
+  with pytest.raises(ValueError, match="got passes=0"):
+    gaussjax.fit_passes(target, num_gaussians=5, passes=0)
+
+
+def test_a_pass_that_does_not_improve_is_taken_back_and_reported():
+  """A flat picture is met by the first set already: nothing can raise its PSNR."""
+  result, report = gaussjax.fit_passes(np.full((64, 64, 3), 0.5), num_gaussians=62, passes=4, steps=40)
+  assert [one.kept for one in report] == [False] * 4
+  assert len(result.gaussians.means) == 17

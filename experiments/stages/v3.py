@@ -1,0 +1,34 @@
+"""V3: what density control is worth, at equal N and in Gaussians."""
+
+import statistics
+
+from experiments import runner, variants
+
+NUM_GAUSSIANS, STEPS, SHARES = 5000, 1000, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+
+
+def measure(images: list) -> list[runner.Criterion]:
+  """(a) at the same start and N; (b) the smallest share of N that equals a fixed random start."""
+  import gaussjax
+
+  gains, shares = [], []
+  for path in images:
+    image = gaussjax.read_image(path)
+
+    def psnr(name, count, image=image):
+      stop = gaussjax.Stop(max_steps=STEPS)
+      fitted = gaussjax.fit(image, num_gaussians=count, preset=variants.recipe(name), stop=stop)
+      return fitted.metrics["psnr"]
+
+    gains.append(psnr("balanced", NUM_GAUSSIANS) - psnr("fixed", NUM_GAUSSIANS))
+    wanted = psnr("random_fixed", NUM_GAUSSIANS)
+    found = (share for share in SHARES if psnr("balanced", round(share * NUM_GAUSSIANS)) >= wanted)
+    shares.append(next(found, float("inf")))
+    print(
+      f"{path.name}: {gains[-1]:+.2f} dB by density control; fixed random's {wanted:.2f} dB at {shares[-1]:.2f} N"
+    )
+  return [
+    runner.at_least("gain by density control, dB, mean", statistics.mean(gains), 0.5),
+    runner.at_least("gain by density control, dB, least", min(gains), -0.05),
+    runner.at_most("Gaussians for the PSNR of 5,000 fixed random ones, share, mean", statistics.mean(shares), 0.7),
+  ]

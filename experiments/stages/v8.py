@@ -1,0 +1,58 @@
+"""V8: the three shapes on equal terms, and under stress."""
+
+import statistics
+
+from experiments import runner, variants
+
+NUM_GAUSSIANS, STEPS, STRESS_STEPS, FACTOR = 2000, 1000, 10_000, 10
+
+
+def measure(images: list) -> list[runner.Criterion]:
+  """PSNR against Euler's at equal steps, and a run of 10,000 steps at ten times the rates without a bad number."""
+  import jax
+  import jax.numpy as jnp
+
+  import gaussjax
+
+  criteria, euler = [], []
+  for name in ("balanced", "cholesky", "log_cholesky"):
+    psnr = []
+    for path in images:
+      stop = gaussjax.Stop(max_steps=STEPS)
+      image = gaussjax.read_image(path)
+      psnr.append(
+        gaussjax.fit(image, num_gaussians=NUM_GAUSSIANS, preset=variants.recipe(name), stop=stop).metrics["psnr"]
+      )
+    print(f"{name}: {statistics.mean(psnr):.2f} dB")
+    if name == "balanced":
+      euler = psnr
+    else:
+      criteria.append(
+        runner.at_least(f"{name} against Euler, dB", statistics.mean(psnr) - statistics.mean(euler), -0.1)
+      )
+  small = gaussjax.image_io.resize(gaussjax.read_image(images[0]), 64, 96)
+  for name in ("balanced", "cholesky", "log_cholesky"):
+    base = variants.recipe(name)
+    recipe = base._replace(initialize=lines, learning_rate=base.learning_rate * FACTOR)
+    result = gaussjax.fit(small, num_gaussians=100, preset=recipe, stop=gaussjax.Stop(max_steps=STRESS_STEPS))
+    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(result.state.params))
+    taken_back = result.metrics["rollbacks"]
+    measured = f"{'finite' if finite else 'not finite'}, rolled back {taken_back:.0f}x"
+    criteria.append(
+      runner.Criterion(f"{name}, stressed", measured, "finite, no roll-back", finite and not taken_back)
+    )
+  return criteria
+
+
+def lines(key, image, num_gaussians):
+  """Gaussians of aspect ratios up to 1:200."""
+  import jax
+  import jax.numpy as jnp
+
+  import gaussjax
+
+  gaussians = gaussjax.initializers.random(key, image, num_gaussians)
+  stretch = jax.random.uniform(key, (num_gaussians, 1), maxval=jnp.log(200.0) / 2)
+  euler = gaussjax.geometry.to_euler(gaussians.shape)
+  log_scales = euler.log_scales + stretch * jnp.array([1.0, -1.0])
+  return gaussians._replace(shape=euler._replace(log_scales=log_scales))

@@ -1,0 +1,105 @@
+"""Fitting in passes: each adds Gaussians to the best set so far, where the error is, and is kept if it improves.
+
+The set has its final size from the start, so one compiled step serves all passes: Gaussians whose turn has not come
+are parked where no pixel sees them, and density control's births take those first.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from numpy.typing import ArrayLike
+
+from gaussjax import density, fitting, image_io, recipes, rendering
+from gaussjax.types import Array, FitResult, Gaussians, Stop
+
+PARKED = -1e5  # pixels, both coordinates: no support reaches from there into a picture
+
+
+class Pass(NamedTuple):
+  """What a pass brought."""
+
+  num_gaussians: int  # visible ones, with this pass's
+  psnr_before: float  # dB, of the best set before it
+  psnr: float  # dB, of its own best set
+  kept: bool
+
+
+def fit_passes(
+  image: ArrayLike,
+  *,
+  num_gaussians: int,
+  passes: int = 10,
+  steps: int = 2000,
+  seed: int = 0,
+  preset: str | recipes.Recipe = "balanced",
+  progress_fn: fitting.Progress | None = None,
+) -> tuple[FitResult, list[Pass]]:
+  """Fits `image` `[H, W, C]` in `passes` of equal numbers of Gaussians, `steps` together.
+
+  The first pass is the preset's own start; later ones add where the squared error is, with the scale of what is
+  there, the colour of their pixel and fresh moments. A pass that does not raise the PSNR is taken back, its steps
+  count. Between passes rates begin anew, so each ends settled. For the weighted average; raises ValueError.
+  """
+  recipe = recipes.of(preset)
+  if not 1 <= passes <= min(num_gaussians, steps):
+    raise ValueError(f"got passes={passes}, expected 1 to {min(num_gaussians, steps)}")
+  if recipe.blend is not rendering.weighted_average:
+    raise ValueError(f"got the blend {recipe.blend.__name__}, expected weighted_average")
+  target = jnp.asarray(image_io.as_image(image))
+  key_start, key_births = jax.random.split(jax.random.key(seed))
+  fitter, births = recipes.make_fitter(recipe, *target.shape[:2]), num_gaussians // passes
+  visible = num_gaussians - births * (passes - 1)
+  params = _parked(recipes.start(key_start, target, visible, recipe), num_gaussians - visible)
+  history, report = list[fitting.Record](), list[Pass]()
+  began = time.monotonic()
+  host = recipes.host(recipe._replace(relocate=None), lambda: time.monotonic() - began, progress_fn)
+  kept = fitting.begin(fitter.init(params))
+  for index in range(passes):
+    state = kept.state._replace(params=kept.best)
+    if index:
+      state = _born(recipe, births / num_gaussians, jax.random.fold_in(key_births, index), state, target)
+    share = steps * (index + 1) // passes - steps * index // passes
+    begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step)))
+    ended = fitting.run(key_births, fitter, begun, target, stop=Stop(max_steps=share), host=host)
+    before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
+    best = min(ended.history, key=lambda record: record["loss"])["psnr"]
+    improved = best > before
+    report.append(Pass(int(jnp.sum(_visible(state.params))), before, best, improved))
+    first = steps * index // passes
+    history += [{**record, "step": record["step"] + first} for record in ended.history[bool(index) :]]
+    kept = ended if improved else kept
+  ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
+  result = recipes.result(recipe, ended, target, host.clock)
+  live = jnp.flatnonzero(_visible(result.gaussians))
+  shown = jax.tree.map(lambda leaf: leaf[live], result.gaussians._replace(canvas=None))
+  return result._replace(gaussians=shown._replace(canvas=result.gaussians.canvas)), report
+
+
+def _parked(gaussians: Gaussians, count: int) -> Gaussians:
+  """The set with `count` more Gaussians that nobody sees."""
+
+  def extend(leaf: Array) -> Array:
+    return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (count, *leaf.shape[1:]))])
+
+  longer = jax.tree.map(extend, gaussians._replace(canvas=None))
+  means = longer.means.at[gaussians.means.shape[0] :].set(PARKED)
+  return longer._replace(means=means, canvas=gaussians.canvas)
+
+
+def _visible(gaussians: Gaussians) -> Array:
+  """`[N]` bool: not parked."""
+  return gaussians.means[:, 0] > PARKED / 2
+
+
+def _born(recipe: recipes.Recipe, share: float, key: Array, state: fitting.State, target: Array) -> fitting.State:
+  relocate = _births(share)
+  return recipes.control(recipe._replace(relocate=relocate), key, state, target)
+
+
+@functools.lru_cache  # the same function for the same share, so that jit finds its program again
+def _births(share: float) -> Callable:
+  return functools.partial(density.relocate, share=share)
