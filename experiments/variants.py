@@ -14,9 +14,9 @@ NAMES = PRESETS + LEVERS
 def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
-  random, structure_tensor, superpixels: the start; start_solve: closed-form colours there; fixed: no density control;
-  random_fixed: a random start without it; constant: constant rates; unsolved: no closed-form colours at the end;
-  perceptual: the loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
+  random, structure_tensor, superpixels: the start; start_solve: closed-form colours there; fixed: no density
+  control; random_fixed: neither; constant: constant rates; unsolved: no closed-form colours at the end; perceptual:
+  the loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
   """
   import gaussjax
   from gaussjax import geometry, initializers, losses, optimizers, recipes

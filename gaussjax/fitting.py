@@ -31,7 +31,7 @@ class State(NamedTuple):
   params: Gaussians
   opt_state: Any
   step: Array  # [] int32, steps done
-  rate: Array  # [] factor on every learning rate: below 1 after a roll-back
+  rate: Array  # [] factor on every learning rate; a roll-back halves it
   lists: Any  # what the renderer keeps from step to step; () for none
 
 
@@ -171,11 +171,12 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
     raise ValueError("got Stop(max_steps=None), expected a number of steps")
   max_steps, first = stop.max_steps, int(begun.state.step)
   before = begun.history[-1]["seconds"] if begun.history else 0.0
-  now = begun
-  if not begun.history:
-    now = _measured(
-      begun, target, host, {"seconds": host.clock(), "steps_per_second": 0.0, "eta_seconds": math.nan}
-    )
+  now, rollbacks = begun, 0
+  if begun.history:
+    rollbacks = int(begun.history[-1]["rollbacks"])
+  else:
+    timing = {"seconds": host.clock(), "steps_per_second": 0.0, "eta_seconds": math.nan, "rollbacks": 0}
+    now = _measured(begun, target, host, timing)
   state = now.state
   while int(now.state.step) < max_steps and not reached(stop, now.history):
     until = min((int(now.state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
@@ -183,14 +184,14 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
     if info.overflow:
       state = state._replace(lists=host.lists.allocate(state.params, state.lists))
     elif not succeeded(info):
-      if rollbacks(state) >= host.retries:
+      if rollbacks >= host.retries:
         raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
-      state = now.state._replace(rate=state.rate / 2)
+      state, rollbacks = now.state._replace(rate=state.rate / 2), rollbacks + 1
     elif state.step >= until:
       seconds = host.clock()
       rate = (until - first) / seconds if seconds > 0 else 0.0
       eta = (max_steps - until) / rate if rate > 0 else math.nan
-      timing = {"seconds": before + seconds, "steps_per_second": rate, "eta_seconds": eta}
+      timing = {"seconds": before + seconds, "steps_per_second": rate, "eta_seconds": eta, "rollbacks": rollbacks}
       now = _measured(now._replace(state=state), target, host, timing)
       if host.control is not None and controls_at(host, until, max_steps):
         # Keyed by the step, so that a fit that goes on from here draws what it would have drawn.
@@ -204,17 +205,12 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
 def _measured(now: Run, target: Any, host: Host, timing: Record) -> Run:
   """`now` with a record of its state, which is reported, and its best set brought up to date."""
   state = now.state
-  record = {"step": int(state.step), **host.measure(state, target), **timing, "rollbacks": rollbacks(state)}
+  record = {"step": int(state.step), **host.measure(state, target), **timing}
   if host.progress_fn is not None:
     host.progress_fn(record)
   better = record["loss"] < now.best_loss
   best, loss = (state.params, record["loss"]) if better else (now.best, now.best_loss)
   return Run(state, best, loss, [*now.history, record])
-
-
-def rollbacks(state: State) -> int:
-  """How often the fit was taken back: each time halved the rates."""
-  return round(-math.log2(float(state.rate)))
 
 
 def reached(stop: Stop, history: list[Record]) -> bool:

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 from gaussjax import density, fitting, image_io, recipes, rendering
 from gaussjax.types import Array, FitResult, Gaussians, Stop
 
+MOVED = 0.05  # of the Gaussians, at the start of each pass but the first
+LAST_RATE = 0.28  # of the last pass, relative to the first's
 PARKED = -1e5  # pixels, both coordinates: no support reaches from there into a picture
 
 
@@ -33,25 +35,31 @@ def fit_passes(
   *,
   num_gaussians: int,
   passes: int = 10,
+  first: float = 0.5,
   steps: int = 2000,
   seed: int = 0,
   preset: str | recipes.Recipe = "balanced",
   progress_fn: fitting.Progress | None = None,
 ) -> tuple[FitResult, list[Pass]]:
-  """Fits `image` `[H, W, C]` in `passes` of equal numbers of Gaussians, `steps` together.
+  """Fits `image` `[H, W, C]` in `passes` of equal numbers of steps, `steps` together.
 
-  The first pass is the preset's own start; later ones add where the squared error is, with the scale of what is
-  there, the colour of their pixel and fresh moments. A pass that does not raise the PSNR is taken back, its steps
-  count. Between passes rates begin anew, so each ends settled. For the weighted average; raises ValueError.
+  The first pass fits the share `first` of the Gaussians from the preset's own start; the others share out the rest
+  and add them where the squared error is, with the scale of what is there, the colour of their pixel and fresh
+  moments. They also move MOVED of the set. A pass that does not raise the PSNR is taken back; its steps count.
+  Each pass goes through the preset's schedule, from a rate that falls to LAST_RATE over the passes. For the
+  weighted average; raises ValueError for other blends and for arguments that make no sense.
   """
   recipe = recipes.of(preset)
   if not 1 <= passes <= min(num_gaussians, steps):
     raise ValueError(f"got passes={passes}, expected 1 to {min(num_gaussians, steps)}")
+  if not 0 < first <= 1:
+    raise ValueError(f"got first={first}, expected a share above 0, at most 1")
   if recipe.blend is not rendering.weighted_average:
     raise ValueError(f"got the blend {recipe.blend.__name__}, expected weighted_average")
   target = jnp.asarray(image_io.as_image(image))
   key_start, key_births = jax.random.split(jax.random.key(seed))
-  fitter, births = recipes.make_fitter(recipe, *target.shape[:2]), num_gaussians // passes
+  fitter = recipes.make_fitter(recipe, *target.shape[:2])
+  births = round(num_gaussians * (1 - first) / max(1, passes - 1))
   visible = num_gaussians - births * (passes - 1)
   params = _parked(recipes.start(key_start, target, visible, recipe), num_gaussians - visible)
   history, report = list[fitting.Record](), list[Pass]()
@@ -61,9 +69,10 @@ def fit_passes(
   for index in range(passes):
     state = kept.state._replace(params=kept.best)
     if index:
-      state = _born(recipe, births / num_gaussians, jax.random.fold_in(key_births, index), state, target)
+      state = _born(recipe, births / num_gaussians + MOVED, jax.random.fold_in(key_births, index), state, target)
     share = steps * (index + 1) // passes - steps * index // passes
-    begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step)))
+    rate = jnp.full_like(state.rate, 1 - (1 - LAST_RATE) * index / max(1, passes - 1))
+    begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step), rate=rate))
     ended = fitting.run(key_births, fitter, begun, target, stop=Stop(max_steps=share), host=host)
     before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
     best = min(ended.history, key=lambda record: record["loss"])["psnr"]

@@ -126,6 +126,29 @@ def test_a_fit_survives_signals_and_kill_9(tmp_path):
   assert psnr[0] == psnr[1]
 
 
+def test_a_sweep_goes_on_where_it_stopped(tmp_path):
+  """Two rows; then one is cut off as by a crash, and only that one is made again."""
+  gaussjax.write_png(tmp_path / "photo7.png", np.random.default_rng(0).uniform(size=(20, 24, 3)))
+  flags = [f"--images={tmp_path}", "--num_gaussians=12", "--seeds=0,1", "--steps=20", "--name=rows"]
+  sweep = lambda *more: run(
+    *flags, f"--results_dir={tmp_path / 'out'}", *more, module="experiments.sweep", XDG_CACHE_HOME=str(tmp_path)
+  )
+  done = sweep()
+  assert done.returncode == 0, done.stderr
+  path = tmp_path / "out" / "rows.jsonl"
+  first, second = path.read_text().splitlines()
+  assert json.loads(first)["psnr"] > 0 and json.loads(second)["setting"]["seed"] == 1
+  assert sorted(file.name for file in path.parent.iterdir()) == ["rows.jsonl", "rows.png"]
+  path.write_text(first + "\n" + second[:40])
+  done = sweep()
+  assert done.returncode == 0 and "1/1: photo7.png" in done.stdout, done.stderr
+  rows = path.read_text().splitlines()
+  assert rows[0] == first and json.loads(rows[1])["psnr"] == json.loads(second)["psnr"]
+  assert "1/" not in sweep("--summary").stdout.splitlines()[0]
+  wrong = sweep("--variants=perfect")
+  assert wrong.returncode == 2 and "perfect" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
 def test_acceptance_without_a_stage_says_so():
   done = run(module="experiments.acceptance")
   assert done.returncode == 2 and "stage" in done.stderr and done.stderr.count("\n") == 1
