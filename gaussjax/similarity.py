@@ -1,5 +1,6 @@
 """Structural similarity of two images `[H, W, C]`, also over scales: what losses and metrics share. No clipping."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,6 +51,7 @@ def _terms(prediction: Array, target: Array) -> tuple[Array, Array]:
   return luminance, (2 * covariance + c2) / (variance_p + variance_t + c2)
 
 
+@jax.custom_vjp
 def window_mean(image: Array) -> Array:
   """Weighted means over 11 x 11 windows: `[H, W, C]` -> `[H - 10, W - 10, C]`."""
   taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * 1.5**2))
@@ -58,6 +60,14 @@ def window_mean(image: Array) -> Array:
   # Shifted sums fuse into one pass; a convolution primitive is slower on CPU for so few channels.
   rows = sum(tap * image[i : i + height] for i, tap in enumerate(taps))
   return sum(tap * rows[:, i : i + width] for i, tap in enumerate(taps))
+
+
+def _window_mean_back(_: None, gradient: Array) -> tuple[Array]:
+  """The window is symmetric, so the adjoint is the same mean of the gradient with zeros around it."""
+  return (window_mean(jnp.pad(gradient, ((WINDOW - 1, WINDOW - 1), (WINDOW - 1, WINDOW - 1), (0, 0)))),)
+
+
+window_mean.defvjp(lambda image: (window_mean(image), None), _window_mean_back)
 
 
 def _halved(image: Array) -> Array:
