@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from scipy import ndimage
 
 from gaussjax import losses, metrics
@@ -77,3 +78,9 @@ def test_the_perceptual_mix_is_the_sum_of_its_parts():
   expected = 0.2 * losses.l1(prediction, target) + 0.8 * losses.l2(prediction, target)
   expected += 0.1 * (1 - metrics.ssim(prediction, target))
   np.testing.assert_allclose(losses.perceptual(prediction, target), expected, rtol=1e-5)
+
+
+def test_the_windows_gradient_is_its_adjoint(x64):
+  del x64
+  prediction, target = (jnp.asarray(image[:24, :30], jnp.float64) for image in images())
+  check_grads(lambda image: losses.dssim(image, target), (prediction,), order=1, modes=["rev"])
