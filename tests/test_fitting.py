@@ -27,7 +27,7 @@ def test_every_variant_gains(parameterization, blend):
   assert result.history[-1]["psnr"] > result.history[0]["psnr"] + 2
   assert len(result.gaussians.means) == 20
   assert [record["step"] for record in result.history] == [0, 10, 20, 30]
-  assert result.metrics["psnr"] == pytest.approx(result.history[-1]["psnr"], abs=1e-3)
+  assert result.metrics["psnr"] >= max(record["psnr"] for record in result.history) - 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
@@ -115,7 +115,7 @@ BAD_ARGUMENTS = {
   "no gaussians": ({"num_gaussians": 0}, "expected at least 1"),
   "rate zero": ({"preset": recipes.Recipe(learning_rate=0.0)}, "expected a finite number above 0"),
   "rate inf": ({"preset": recipes.Recipe(learning_rate=float("inf"))}, "expected a finite number above 0"),
-  "no such preset": ({"preset": "perfect"}, "expected one of balanced"),
+  "no such preset": ({"preset": "perfect"}, "expected one of fast, balanced, best"),
   "no steps": ({"stop": gaussjax.Stop(max_steps=0)}, "expected at least 1"),
 }
 
@@ -185,7 +185,7 @@ def test_checked_stops_at_the_same_step():
 
 
 def test_the_result_is_the_best_that_was_measured():
-  recipe = recipes.Recipe(learning_rate=0.1, schedule=optimizers.constant)  # so large that it wanders
+  recipe = recipes.Recipe(learning_rate=0.1, schedule=optimizers.constant, final_solve=0)  # it wanders
   result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=gaussjax.Stop(max_steps=60))
   best = min(result.history, key=lambda record: record["loss"])
   assert result.metrics["step"] == best["step"] and result.metrics["loss"] == best["loss"]
