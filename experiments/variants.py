@@ -5,7 +5,7 @@ from typing import Any
 
 PRESETS = ("fast", "balanced", "best")
 LEVERS = (
-  *("random", "structure_tensor", "superpixels", "start_solve", "fixed", "random_fixed", "constant", "unsolved"),
+  *("random", "structure_tensor", "superpixels", "start_solve", "fixed", "random_fixed", "constant", "final_solve"),
   *("perceptual", "cholesky", "log_cholesky", "v1"),
 )
 NAMES = PRESETS + LEVERS
@@ -14,9 +14,9 @@ NAMES = PRESETS + LEVERS
 def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
-  random, structure_tensor, superpixels: the start; start_solve: closed-form colours there; fixed: no density
-  control; random_fixed: neither; constant: constant rates; unsolved: no closed-form colours at the end; perceptual:
-  the loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
+  random, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours there, at the end;
+  fixed: no density control; random_fixed: a random start without it; constant: constant rates; perceptual: the loss;
+  cholesky, log_cholesky: the shape; v1: the first version's recipe.
   """
   import gaussjax
   from gaussjax import geometry, initializers, losses, optimizers, recipes
@@ -28,7 +28,7 @@ def recipe(name: str) -> Any:
     "structure_tensor": lambda r: r._replace(initialize=initializers.structure_tensor),
     "superpixels": lambda r: r._replace(initialize=initializers.superpixels),
     "start_solve": lambda r: r._replace(start_solve=20),
-    "unsolved": lambda r: r._replace(final_solve=0),
+    "final_solve": lambda r: r._replace(final_solve=20),
     "perceptual": lambda r: r._replace(loss=losses.perceptual),
     "random_fixed": lambda r: r._replace(initialize=initializers.random, relocate=None),
     "fixed": lambda r: r._replace(relocate=None),

@@ -47,7 +47,7 @@ class Recipe(NamedTuple):
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
   relocate: Callable | None = density.relocate  # density control, for the weighted average; None: the set stays
   start_solve: int = 0  # iterations of the closed-form colours before the first step
-  final_solve: int = 20  # and after the last, kept if the loss is less
+  final_solve: int = 0  # and after the last, kept if the loss is less
   steps: int = 2000
   checked: bool = False
 
@@ -60,7 +60,6 @@ V1 = Recipe(
   schedule=optimizers.constant,
   lengths_in=max,
   relocate=None,
-  final_solve=0,
   steps=100,
 )
 

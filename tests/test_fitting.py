@@ -22,7 +22,7 @@ def picture(height=20, width=26, channels=3, seed=0):
 @pytest.mark.parametrize(("parameterization", "blend"), [(0, 0), (1, 1), (2, 2)])
 def test_every_variant_gains(parameterization, blend):
   parameterize, blend = PARAMETERIZATIONS[parameterization], BLENDS[blend]
-  recipe = recipes.Recipe(parameterize=parameterize, blend=blend)
+  recipe = recipes.Recipe(parameterize=parameterize, blend=blend, final_solve=5)
   result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=SHORT)
   assert result.history[-1]["psnr"] > result.history[0]["psnr"] + 2
   assert len(result.gaussians.means) == 20
@@ -185,7 +185,7 @@ def test_checked_stops_at_the_same_step():
 
 
 def test_the_result_is_the_best_that_was_measured():
-  recipe = recipes.Recipe(learning_rate=0.1, schedule=optimizers.constant, final_solve=0)  # it wanders
+  recipe = recipes.Recipe(learning_rate=0.1, schedule=optimizers.constant)  # so large that it wanders
   result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=gaussjax.Stop(max_steps=60))
   best = min(result.history, key=lambda record: record["loss"])
   assert result.metrics["step"] == best["step"] and result.metrics["loss"] == best["loss"]
