@@ -15,8 +15,8 @@ def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
   random, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours there, at the end;
-  fixed: no density control; random_fixed: a random start without it; constant: constant rates; perceptual: the loss;
-  cholesky, log_cholesky: the shape; v1: the first version's recipe.
+  fixed: no density control; random_fixed: a random start without it; constant: constant rates; perceptual: the
+  loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
   """
   import gaussjax
   from gaussjax import geometry, initializers, losses, optimizers, recipes
