@@ -20,6 +20,7 @@ from experiments import runner
 
 FLAGS = flags.FLAGS
 STAGES = ("v1", "v2", "v3", "v4", "v5", "v6", "v8")
+OWN_IMAGES = ("v1", "v5")
 
 
 def define_flags() -> None:
@@ -34,10 +35,12 @@ def main() -> int:
 
   stage = importlib.import_module(f"experiments.stages.{FLAGS.stage}")
   try:
-    takes_images = FLAGS.stage not in ("v1", "v5")
-    if FLAGS.images is not None and not takes_images:
+    if FLAGS.stage not in OWN_IMAGES:
+      criteria = stage.measure(runner.image_files(FLAGS.images or runner.PHOTOGRAPH))
+    elif FLAGS.images is None:
+      criteria = stage.measure()
+    else:
       raise ValueError(f"got --images, but --stage={FLAGS.stage} has images of its own; leave it out")
-    criteria = stage.measure(*[runner.image_files(FLAGS.images or runner.PHOTOGRAPH)] * takes_images)
   except runner.NotMeasuredError as reason:
     print(f"not measured: {reason}")
     return 3

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import runner
+from experiments import runner, variants
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +30,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "preset",
     "balanced",
-    ["fast", "balanced", "best", "v1"],
+    [*variants.PRESETS, "v1"],
     "v1: constant rate 0.01 of the longer side, 100 steps.",
   )
   flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
@@ -89,10 +89,9 @@ def recipe_from_flags():
   """The recipe that the flags describe."""
   import functools
 
-  import gaussjax
   from gaussjax import density, geometry, initializers, losses, rendering
 
-  base = gaussjax.recipes.V1 if FLAGS.preset == "v1" else gaussjax.recipes.PRESETS[FLAGS.preset]
+  base = variants.recipe(FLAGS.preset)
   initialize: Any = base.initialize
   if FLAGS.init == "random_colors":
     initialize = functools.partial(initializers.random, random_colors=True)

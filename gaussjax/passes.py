@@ -5,7 +5,6 @@ are parked where no pixel sees them, and density control's births take those fir
 """
 
 import functools
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,26 +62,25 @@ def fit_passes(
   visible = num_gaussians - births * (passes - 1)
   params = _parked(recipes.start(key_start, target, visible, recipe), num_gaussians - visible)
   history, report = list[fitting.Record](), list[Pass]()
-  began = time.monotonic()
-  host = recipes.host(recipe._replace(relocate=None), lambda: time.monotonic() - began, progress_fn)
-  kept = fitting.begin(fitter.init(params))
-  for index in range(passes):
-    state = kept.state._replace(params=kept.best)
-    if index:
-      state = _born(recipe, births / num_gaussians + MOVED, jax.random.fold_in(key_births, index), state, target)
-    share = steps * (index + 1) // passes - steps * index // passes
-    rate = jnp.full_like(state.rate, 1 - (1 - LAST_RATE) * index / max(1, passes - 1))
-    begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step), rate=rate))
-    ended = fitting.run(key_births, fitter, begun, target, stop=Stop(max_steps=share), host=host)
-    before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
-    best = min(ended.history, key=lambda record: record["loss"])["psnr"]
-    improved = best > before
-    report.append(Pass(int(jnp.sum(_visible(state.params))), before, best, improved))
-    first = steps * index // passes
-    history += [{**record, "step": record["step"] + first} for record in ended.history[bool(index) :]]
-    kept = ended if improved else kept
-  ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
-  result = recipes.result(recipe, ended, target, host.clock)
+  with recipes.stepping_clock() as clock:
+    host = recipes.host(recipe._replace(relocate=None), clock, progress_fn)
+    kept = fitting.begin(fitter.init(params))
+    for index in range(passes):
+      state = kept.state._replace(params=kept.best)
+      if index:
+        state = _born(recipe, births / num_gaussians + MOVED, jax.random.fold_in(key_births, index), state, target)
+      done, until = steps * index // passes, steps * (index + 1) // passes
+      rate = jnp.full_like(state.rate, 1 - (1 - LAST_RATE) * index / max(1, passes - 1))
+      begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step), rate=rate))
+      ended = fitting.run(key_births, fitter, begun, target, stop=Stop(max_steps=until - done), host=host)
+      before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
+      best = min(ended.history, key=lambda record: record["loss"])["psnr"]
+      improved = best > before
+      report.append(Pass(int(jnp.sum(_visible(state.params))), before, best, improved))
+      history += [{**record, "step": record["step"] + done} for record in ended.history[bool(index) :]]
+      kept = ended if improved else kept
+    ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
+    result = recipes.result(recipe, ended, target, host.clock)
   live = jnp.flatnonzero(_visible(result.gaussians))
   shown = jax.tree.map(lambda leaf: leaf[live], result.gaussians._replace(canvas=None))
   return result._replace(gaussians=shown._replace(canvas=result.gaussians.canvas)), report

@@ -108,7 +108,7 @@ def fit(
     "max_steps": stop.max_steps,
     "recipe": describe(recipe),
   }
-  with _stepping_clock() as clock:
+  with stepping_clock() as clock:
     key_start, key_run = jax.random.split(jax.random.key(seed))
     fitter = make_fitter(recipe, *target.shape[:2])
     params = start(key_start, target, num_gaussians, recipe)
@@ -164,7 +164,7 @@ def _solved(params: Gaussians, lists: drawing.Lists, target: Array, iterations: 
 
 
 @contextlib.contextmanager
-def _stepping_clock() -> Iterator[Callable[[], float]]:
+def stepping_clock() -> Iterator[Callable[[], float]]:
   """Seconds since the block began; the clock stands still while XLA compiles for this thread."""
   thread, began, compiling = threading.get_ident(), time.monotonic(), 0.0
 

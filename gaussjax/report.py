@@ -48,11 +48,7 @@ def ellipses(gaussians: Gaussians, render: ArrayLike, *, magnify: int = 1, sigma
 
 def write_curve(path: str | os.PathLike, history: Sequence[dict[str, float]]) -> None:
   """PSNR and loss against step as a PNG. Needs matplotlib, the extra `plots`; raises ImportError without it."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(7, 4), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = _figure(7, 4)
   left = figure.add_subplot()
   right = left.twinx()
   steps = [record["step"] for record in history]
@@ -62,9 +58,7 @@ def write_curve(path: str | os.PathLike, history: Sequence[dict[str, float]]) ->
   left.set_ylabel("PSNR (dB)", color="tab:blue")
   right.set_ylabel("loss", color="tab:orange")
   left.grid(alpha=0.3)
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format="png", dpi=110)
-  files.write_whole(path, buffer.getvalue())
+  _write_figure(path, figure)
 
 
 def write_sweep(path: str | os.PathLike, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -72,11 +66,7 @@ def write_sweep(path: str | os.PathLike, groups: Mapping[str, Sequence[Mapping[s
 
   A row has `num_gaussians`, `psnr` and `curve`, of (step, seconds, psnr).
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(11, 4.5), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = _figure(11, 4.5)
   left, right = figure.subplots(1, 2)
   for index, (label, rows) in enumerate(groups.items()):
     color = f"C{index % 10}"
@@ -92,6 +82,20 @@ def write_sweep(path: str | os.PathLike, groups: Mapping[str, Sequence[Mapping[s
   for axes in (left, right):
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+  _write_figure(path, figure)
+
+
+def _figure(width: float, height: float) -> Any:
+  """A matplotlib figure, in inches, that needs no display."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(width, height), layout="constrained")
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def _write_figure(path: str | os.PathLike, figure: Any) -> None:
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=110)
   files.write_whole(path, buffer.getvalue())

@@ -136,6 +136,7 @@ def test_passes_add_what_is_kept_and_stay_within_the_budget():
     target, num_gaussians=62, passes=4, steps=160, progress_fn=lambda record: seen.append(record["step"])
   )
   assert report[0].num_gaussians == 32 and len(report) == 4
+  assert len(seen) == 4 * 5  # both ends of each pass, and every tenth step
   assert len(result.gaussians.means) == [one.num_gaussians for one in report if one.kept][-1] <= 62
   assert sum(one.kept for one in report) >= 3
   kept = [one.psnr for one in report if one.kept]

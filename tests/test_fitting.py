@@ -22,12 +22,12 @@ def picture(height=20, width=26, channels=3, seed=0):
 @pytest.mark.parametrize(("parameterization", "blend"), [(0, 0), (1, 1), (2, 2)])
 def test_every_variant_gains(parameterization, blend):
   parameterize, blend = PARAMETERIZATIONS[parameterization], BLENDS[blend]
-  recipe = recipes.Recipe(parameterize=parameterize, blend=blend, final_solve=5)
+  recipe = recipes.Recipe(parameterize=parameterize, blend=blend)
   result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=SHORT)
   assert result.history[-1]["psnr"] > result.history[0]["psnr"] + 2
   assert len(result.gaussians.means) == 20
   assert [record["step"] for record in result.history] == [0, 10, 20, 30]
-  assert result.metrics["psnr"] >= max(record["psnr"] for record in result.history) - 1e-3
+  assert result.metrics["psnr"] == pytest.approx(result.history[-1]["psnr"], abs=1e-3)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
@@ -134,8 +134,8 @@ def test_integer_images_are_scaled_by_their_type(dtype):
   np.testing.assert_allclose(gaussjax.render(result.gaussians), 1, atol=1e-2)
 
 
-def poisoned_fit(field, *, checked=False, retries=0, limit=0.2, max_steps=100):
-  """A fit whose loss turns NaN, through one field, once the colours are nearer than `limit` to their target."""
+def poisoned_fit(field, *, checked=False, retries=0, max_steps=100):
+  """A fit whose loss turns NaN, through one field, once the colours are near to their target."""
   params = recipes.start(jax.random.key(0), jnp.asarray(picture()), 9, recipes.Recipe())
 
   def loss_fn(params, lists, target):
@@ -144,7 +144,7 @@ def poisoned_fit(field, *, checked=False, retries=0, limit=0.2, max_steps=100):
     value = params.shape.thetas if value is None else value
     poison = jnp.where(jnp.sum(params.colors[0] - target) > 1e9, 0.0, value[0])
     trigger = jnp.sum(jnp.square(params.colors - 0.5))
-    return trigger + jnp.where(trigger < limit, jnp.nan, 0.0) * jnp.sum(poison)
+    return trigger + jnp.where(trigger < 0.2, jnp.nan, 0.0) * jnp.sum(poison)
 
   optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 20, 26), optimizers.constant)
   fitter = fitting.fitter(loss_fn, optimizer, check=guards.check if checked else None)
@@ -190,6 +190,12 @@ def test_the_result_is_the_best_that_was_measured():
   best = min(result.history, key=lambda record: record["loss"])
   assert result.metrics["step"] == best["step"] and result.metrics["loss"] == best["loss"]
   assert result.metrics["psnr"] == pytest.approx(best["psnr"], abs=1e-3)
+
+
+def test_colours_solved_for_at_the_end_lower_the_loss():
+  result = gaussjax.fit(picture(), num_gaussians=20, preset=recipes.Recipe(final_solve=5), stop=SHORT)
+  assert result.metrics["loss"] < min(record["loss"] for record in result.history)
+  assert result.metrics["psnr"] > max(record["psnr"] for record in result.history)
 
 
 def test_a_fit_ends_when_it_has_converged_or_is_asked_to():

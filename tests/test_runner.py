@@ -83,7 +83,7 @@ def test_divergence_is_one_line_and_exit_1(tmp_path):
 
 
 def start(*arguments, cache):
-  """A process of the runner, its standard error to be read line by line."""
+  """A process of the runner, left to run."""
   command = [sys.executable, "-m", "experiments.fit_image", *arguments]
   environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
   return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
