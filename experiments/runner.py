@@ -69,7 +69,9 @@ def run(main: Callable[[], int | None], description: str) -> None:
   except flags.Error as error:
     _fail(str(error))
   try:
-    _prepare_jax()
+    import gaussjax
+
+    gaussjax.startup.prepare_jax()
     sys.exit(main())
   except KeyboardInterrupt:
     _fail("interrupted", INTERRUPTED)
@@ -116,23 +118,6 @@ def _flag_help() -> str:
 def _fail(message: str, status: int = USAGE_ERROR) -> None:
   print(f"error: {' '.join(message.split())}", file=sys.stderr)
   sys.exit(status)
-
-
-def _prepare_jax() -> None:
-  """Wide vectors on CPU, and a private folder for compiled programs, so that a second run starts at once."""
-  # XLA uses half of AVX-512's width unless told; the renderer's forward pass takes 1.6 times as long without.
-  wide = "--xla_cpu_prefer_vector_width=512"
-  os.environ["XLA_FLAGS"] = f"{wide} {os.environ.get('XLA_FLAGS', '')}"
-  # jaxlib calls every program it finds there built for another machine, since it compares made-up features.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  import jax
-
-  base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-  folder = base / "gaussjax" / "jax"
-  with contextlib.suppress(OSError):  # a home that cannot be written to costs only the cache
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def image_files(path: str | os.PathLike) -> list[Path]:

@@ -93,11 +93,16 @@ def fit_all(path: Path, images: list[Path], settings: list[Setting]) -> None:
       row = measure(image, setting, folder / f"{image.stem}-{'-'.join(map(str, setting))}", requested)
       if row is None:
         raise runner.InterruptedFitError(f"{index} of {len(pairs)} rows done; the same command goes on from here")
-      with path.open("a") as file:  # one write of one line: whole, or a last line that read_rows drops
-        file.write(json.dumps(row) + "\n")
+      append_row(path, row)
       print(f"  {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
   if folder.is_dir() and not any(folder.iterdir()):
     folder.rmdir()
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+  """One write of one line: whole, or a last line that `read_rows` drops."""
+  with path.open("a") as file:
+    file.write(json.dumps(row) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

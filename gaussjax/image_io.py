@@ -1,5 +1,6 @@
 """The only door for images: one strict loader that says every conversion it made, and a writer of PNG."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,33 +15,38 @@ from gaussjax import files
 
 MAX_PIXELS = 2**27  # 134 million: larger files are refused before they are decoded
 
+ORIENTATION = 0x0112  # EXIF's tag
+
 FloatImage = NDArray[np.float32]
 
 
 def read_image(
-  path: str | os.PathLike,
+  source: str | os.PathLike | bytes,
   *,
+  name: str | None = None,
   keep_alpha: bool = False,
   background: float = 1.0,
   report_fn: Callable[[str], None] = lambda conversion: None,
 ) -> FloatImage:
-  """Reads the first frame of an image file as float32 `[H, W, C]` in [0, 1].
+  """Reads the first frame of an image file, or of its bytes, as float32 `[H, W, C]` in [0, 1].
 
   C is 1 for gray and 3 for colour, plus 1 for alpha if `keep_alpha`; otherwise alpha is composited on a gray of
-  `background` (1 is white). EXIF rotation is applied. `report_fn` receives one line for each conversion made.
-  Raises ValueError, in one line, for what is not a readable image of at most MAX_PIXELS pixels.
+  `background` (1 is white). EXIF rotation is applied. `report_fn` receives one line for each conversion made;
+  errors speak of `name`. Raises ValueError, in one line, for what is not a readable image of at most MAX_PIXELS.
   """
-  path = Path(path)
-  if not path.exists():
-    raise ValueError(f"got {path}, which does not exist; expected an image file")
-  if not path.is_file():
-    raise ValueError(f"got {path}, which is not a file; expected an image file")
+  if not isinstance(source, bytes):
+    source = Path(source)
+    if not source.exists():
+      raise ValueError(f"got {source}, which does not exist; expected an image file")
+    if not source.is_file():
+      raise ValueError(f"got {source}, which is not a file; expected an image file")
+  name = name or ("the bytes given" if isinstance(source, bytes) else str(source))
   try:
-    pixels = _decode(path, report_fn)
+    pixels = _decode(source, report_fn)
   except ValueError as error:
-    raise ValueError(f"{path}: {error}") from error
+    raise ValueError(f"{name}: {error}") from error
   except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error, OSError and others
-    raise ValueError(f"{path}: not a readable image ({_first_line(error)})") from error
+    raise ValueError(f"{name}: not a readable image ({_first_line(error)})") from error
   image = as_image(pixels)
   if image.shape[2] in (2, 4) and not keep_alpha:
     report_fn(f"alpha composited on a background of {background:g}")
@@ -49,10 +55,10 @@ def read_image(
   return image
 
 
-def _decode(path: Path, report_fn: Callable[[str], None]) -> NDArray:
+def _decode(source: Path | bytes, report_fn: Callable[[str], None]) -> NDArray:
   """Integers `[H, W]` or `[H, W, C]`, upright, of gray, gray and alpha, RGB, or RGB and alpha."""
   file: Any
-  with iio.imopen(path, "r", plugin="pillow") as file:
+  with iio.imopen(source, "r", plugin="pillow") as file:
     metadata = file.metadata(index=0, exclude_applied=False)
     width, height = metadata["shape"]
     if width * height > MAX_PIXELS:
@@ -60,16 +66,16 @@ def _decode(path: Path, report_fn: Callable[[str], None]) -> NDArray:
     frames = file.properties(index=...).n_images or 1
     if frames > 1:
       report_fn(f"first of {frames} frames taken")
-    source = metadata["mode"]
+    mode_found = metadata["mode"]
     transparent = "transparency" in metadata
-    mode = _target_mode(source, transparent)
-    if mode != source:
-      report_fn(f"{source}{' with a transparent colour' if transparent else ''} converted to {mode}")
-    if _is_16_bit_color_png(path):
+    mode = _target_mode(mode_found, transparent)
+    if mode != mode_found:
+      report_fn(f"{mode_found}{' with a transparent colour' if transparent else ''} converted to {mode}")
+    if _is_16_bit_color_png(source):
       report_fn("16 bits a sample read as 8 (the decoder's limit for colour and for gray with alpha)")
     if metadata.get("Orientation", 1) != 1 or metadata.get("orientation", 1) != 1:
       report_fn("EXIF rotation applied")
-    pixels = file.read(index=0, mode=mode if mode != source else None, rotate=True)
+    pixels = file.read(index=0, mode=mode if mode != mode_found else None, rotate=True)
   if pixels.dtype == np.int32:  # Pillow's mode I, which holds 16-bit samples
     if pixels.min() < 0 or pixels.max() > 65535:
       raise ValueError("got samples outside 16 bits, expected 8 or 16 bits")
@@ -90,10 +96,13 @@ def _target_mode(source: str, transparent: bool) -> str:
   return "RGB"  # palettes, CMYK, YCbCr, LAB, HSV
 
 
-def _is_16_bit_color_png(path: Path) -> bool:
+def _is_16_bit_color_png(source: Path | bytes) -> bool:
   """Whether the IHDR chunk says 16 bits a sample of gray and alpha, RGB or RGBA: Pillow drops the low bytes."""
-  with path.open("rb") as file:
-    head = file.read(26)
+  if isinstance(source, bytes):
+    head = source[:26]
+  else:
+    with source.open("rb") as file:
+      head = file.read(26)
   return head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 26 and head[24] == 16 and head[25] in (2, 4, 6)
 
 
@@ -139,10 +148,26 @@ def as_uint8(image: ArrayLike) -> NDArray[np.uint8]:
 
 def write_png(path: str | os.PathLike, image: ArrayLike) -> None:
   """Writes `[H, W, C]` in [0, 1] as an 8-bit PNG, C in 1 to 4; whole or not at all."""
+  files.write_whole(path, encode_png(image))
+
+
+def encode_png(image: ArrayLike, *, metadata: dict[str, bytes] | None = None) -> bytes:
+  """`[H, W, C]` in [0, 1] as the bytes of an 8-bit PNG, C in 1 to 4, with `metadata` as of `read_metadata`."""
   pixels = as_uint8(image)
   if pixels.shape[-1] == 1:
     pixels = pixels[..., 0]
-  files.write_whole(path, iio.imwrite("<bytes>", pixels, extension=".png", plugin="pillow"))
+  names = {"exif": "exif", "icc": "icc_profile"}
+  kept: dict[str, Any] = {names[kind]: data for kind, data in (metadata or {}).items() if kind in names}
+  return iio.imwrite("<bytes>", pixels, extension=".png", plugin="pillow", **kept)
+
+
+def read_metadata(data: bytes) -> dict[str, bytes]:
+  """EXIF (without the rotation, which `read_image` applies) and ICC profile of an image file's bytes, if any."""
+  with Image.open(io.BytesIO(data)) as image:
+    exif, profile = image.getexif(), image.info.get("icc_profile")
+  exif.pop(ORIENTATION, None)
+  found = {"exif": exif.tobytes() if exif else b"", "icc": profile or b""}
+  return {name: value for name, value in found.items() if value}
 
 
 def _first_line(error: BaseException) -> str:

@@ -85,6 +85,18 @@ def write_sweep(path: str | os.PathLike, groups: Mapping[str, Sequence[Mapping[s
   _write_figure(path, figure)
 
 
+def write_rates(path: str | os.PathLike, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+  """Rate-distortion curves, points (bits a pixel, dB) by label, as a PNG. Needs matplotlib."""
+  figure = _figure(7.5, 5)
+  axes = figure.add_subplot()
+  for name, points in curves.items():
+    axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=name)
+  axes.set(xlabel="bits a pixel", ylabel="PSNR (dB), mean over images", xlim=(0, 0.8))
+  axes.grid(alpha=0.3)
+  axes.legend()
+  _write_figure(path, figure)
+
+
 def _figure(width: float, height: float) -> Any:
   """A matplotlib figure, in inches, that needs no display."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,0 +1,408 @@
+"""An image as a small file, and back: the fit, its quantisation, and the search for the rate that was asked for.
+
+Quantisation is incremental (Zhou et al., 2017): a share of the Gaussians goes onto the grid and stays there, the
+rest are fitted on and make good what that cost, until all are on it; the colours follow the geometry.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gaussjax import (
+  container,
+  density,
+  drawing,
+  fitting,
+  geometry,
+  image_io,
+  losses,
+  metrics,
+  optimizers,
+  quantization,
+  recipes,
+  rendering,
+)
+from gaussjax.quantization import Codes, Steps
+from gaussjax.types import Array, Canvas, Gaussians, Stop
+
+# Steps of the fit and of each stage of quantisation, by effort.
+EFFORTS = (
+  (60, 8),
+  (100, 10),
+  (150, 15),
+  (250, 20),
+  (400, 30),
+  (1000, 40),
+  (1500, 60),
+  (2500, 80),
+  (4000, 100),
+  (8000, 150),
+)
+DEFAULT_EFFORT = 5
+DEFAULT_QUALITY = 50.0
+
+# Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
+STAGES = ((0.3, 0.0), (0.55, 0.0), (0.75, 0.0), (0.9, 0.0), (1.0, 0.0), (1.0, 0.5), (1.0, 0.8))
+STAGE_RATE = 0.003  # learning rate of the colours in a stage
+
+EXCESS = 0.03  # what rounding one number of each Gaussian may add to the squared error, as a share
+BITS = 38.0  # a Gaussian's, about
+# How the squared error falls with N, measured: by this power of it.
+FALL = 0.92
+SLOPE_AT_50 = 3.4e-7  # squared error a Gaussian of a 768 x 512 picture at quality 50
+KODAK_PIXELS = 768 * 512
+PILOT_GAUSSIANS, PILOT_STEPS = 400, 60
+MAX_FITS = 4  # for a target in dB
+LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate
+
+Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
+
+
+def encode(
+  image: ArrayLike,
+  *,
+  quality: float | None = None,
+  bpp: float | None = None,
+  size: int | None = None,
+  target_psnr: float | None = None,
+  effort: int = DEFAULT_EFFORT,
+  layers: int = 1,
+  seed: int = 0,
+  metadata: dict[str, bytes] | None = None,
+  progress_fn: Progress = lambda stage, done, total: None,
+) -> bytes:
+  """An image `[H, W, C]` (as for `fit`) as the bytes of a `.gjx` file.
+
+  At most one of: `quality`, 0 to 100, the same worth of a bit in every image (default 50); `bpp`, bits a pixel, or
+  `size`, bytes, neither exceeded; `target_psnr`, dB, of the decoded picture at 8 bits, reached. `effort` 0 to 9 is
+  time. `layers`, 1 to 4, are Gaussians by size: a file that is cut off is drawn from those that are whole.
+
+  Raises ValueError for arguments that make no sense or a target out of reach, guards.FitError.
+  """
+  pixels = image_io.as_image(image).astype(np.float32)
+  _check_arguments(pixels, quality, bpp, size, target_psnr, effort, layers)
+  work = _Work(pixels, effort, layers, seed, metadata or {}, progress_fn)
+  count = pixels.shape[0] * pixels.shape[1]
+  if bpp is not None:
+    size = math.floor(bpp * count / 8)
+  if size is not None:
+    fixed = len(_file(work, _fit(work, 1, steps=1), Steps(*[quantization.STEP_ZERO] * 4)))
+    if size < fixed:
+      raise ValueError(f"got {size} bytes to fill, expected at least {fixed} for one Gaussian")
+    return _to_size(work, size)
+  if target_psnr is not None:
+    return _to_psnr(work, target_psnr)
+  return _to_quality(work, DEFAULT_QUALITY if quality is None else quality)
+
+
+def decode(
+  data: bytes, *, partial: bool = False, limits: container.Limits = container.LIMITS
+) -> tuple[Gaussians, container.Header]:
+  """The Gaussians of a `.gjx` file, ready to `render`, and its header.
+
+  With `partial` a file that was cut off is read as far as its layers are whole. Raises container.FormatError for
+  anything that is not such a file or exceeds the `limits`.
+  """
+  contents = container.read(data, partial=partial, limits=limits)
+  return gaussians_of(contents, limits=limits), contents.header
+
+
+def gaussians_of(contents: container.Contents, *, limits: container.Limits = container.LIMITS) -> Gaussians:
+  """The set that a file's integers stand for. Raises container.FormatError if that is beyond the limits."""
+  header = contents.header
+  together = Codes(*[np.concatenate(field) for field in zip(*contents.layers, strict=True)])
+  background = np.array(header.background, np.float32) / container.FIXED
+  canvas = Canvas(
+    header.height,
+    header.width,
+    jnp.asarray(background),
+    getattr(rendering, container.BLENDS[header.blend]),
+    cutoff=header.cutoff / container.FIXED,
+    floor=header.floor / container.FIXED,
+  )
+  grid = quantization.grid(header.steps)
+  if (together.minor + together.ratio).max() * grid.log_scale > quantization.MAX_LOG_SCALE:
+    raise container.FormatError("damaged: a scale is out of range")
+  gaussians = quantization.restore(together, grid, canvas)
+  finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
+  if not finite or float(np.abs(gaussians.colors).max()) > 1e4:
+    raise container.FormatError("damaged: a number is out of range")
+  radii = canvas.cutoff * np.hypot(np.exp(np.asarray(gaussians.shape[0])[:, 0], dtype=np.float64), canvas.floor)
+  container.check_drawable(header, radii, np.asarray(gaussians.means, np.float64), limits)
+  return gaussians
+
+
+class _Work(NamedTuple):
+  """What the search for a rate does not change."""
+
+  image: NDArray  # [H, W, C] float32
+  effort: int
+  layers: int
+  seed: int
+  metadata: dict[str, bytes]
+  progress_fn: Progress
+
+
+class _Packed(NamedTuple):
+  data: bytes
+  psnr: float  # dB, at 8 bits
+
+
+def _to_size(work: _Work, size: int) -> bytes:
+  """The best file of at most `size` bytes: as many Gaussians as a fair share of bits allows, then the steps."""
+  overhead = 60 + sum(len(data) + 10 for data in work.metadata.values())
+  num_gaussians = max(1, round(8 * max(size - overhead, 8) / BITS))
+  fitted = _fit(work, min(num_gaussians, _most(work)))
+  balanced = _balanced_steps(work, fitted)
+  low, high = -24, 56  # in eighths of an octave: far finer, far coarser
+  while high - low > 1:
+    middle = (low + high) // 2
+    fits = len(_file(work, fitted, coarser(balanced, middle))) <= 0.996 * size
+    low, high = (low, middle) if fits else (middle, high)
+  steps = coarser(balanced, high)
+  snapped = quantize(work, fitted, steps)
+  data = _file(work, snapped, steps)
+  while len(data) > size:  # rarely by more than a few bytes
+    share = (len(data) - size) / len(data) + 0.002
+    snapped = _without_least(snapped, max(1, math.ceil(share * len(snapped.means))))
+    data = _file(work, snapped, steps)
+  return data
+
+
+def _to_psnr(work: _Work, target_psnr: float) -> bytes:
+  """The smallest file found that reaches `target_psnr` dB: N by what earlier fits reached."""
+  best: _Packed | None = None
+  pilot_psnr = _pilot(work)
+  num_gaussians, reached = PILOT_GAUSSIANS, pilot_psnr
+  for _ in range(MAX_FITS):
+    # A decibel is a factor of 10^0.1 in the error; 0.4 dB more for what quantisation costs after the pilot.
+    lacking = target_psnr + 0.1 - reached + (0.4 if reached is pilot_psnr else 0)
+    num_gaussians = max(1, min(round(num_gaussians * 10 ** (lacking / (10 * FALL))), _most(work)))
+    packed = _packed(work, num_gaussians)
+    reached = packed.psnr
+    if reached >= target_psnr and (best is None or len(packed.data) < len(best.data)):
+      best = packed
+    if target_psnr <= reached < target_psnr + 0.4 or (num_gaussians == _most(work) and reached < target_psnr):
+      break
+  if best is None:
+    raise ValueError(f"got a target of {target_psnr:g} dB, reached {reached:.2f}; lower it, or raise the effort")
+  return best.data
+
+
+def _to_quality(work: _Work, quality: float) -> bytes:
+  """The file at which one more Gaussian would lower the squared error by the worth that `quality` gives it."""
+  pixels = work.image.shape[0] * work.image.shape[1]
+  error = 10 ** (-_pilot(work) / 10) * PILOT_GAUSSIANS**FALL  # of one Gaussian, by the power law
+  worth = SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels
+  num_gaussians = round((FALL * error / worth) ** (1 / (1 + FALL)))
+  return _packed(work, max(1, min(num_gaussians, _most(work)))).data
+
+
+def _most(work: _Work) -> int:
+  return max(1, work.image.shape[0] * work.image.shape[1] // LEAST_PIXELS)
+
+
+def _pilot(work: _Work) -> float:
+  """dB that PILOT_GAUSSIANS reach in a short fit."""
+  fitted = _fit(work, min(PILOT_GAUSSIANS, _most(work)), steps=PILOT_STEPS, stage="pilot")
+  return _psnr(fitted, jnp.asarray(work.image))
+
+
+def _packed(work: _Work, num_gaussians: int) -> _Packed:
+  fitted = _fit(work, num_gaussians)
+  steps = _balanced_steps(work, fitted)
+  snapped = quantize(work, fitted, steps)
+  data = _file(work, snapped, steps)
+  picture = image_io.as_uint8(drawing.render(decode(data)[0])).astype(np.float32) / 255
+  return _Packed(data, float(metrics.psnr(jnp.asarray(picture), jnp.asarray(work.image))))
+
+
+def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
+  """The float fit, Euler shapes, on a canvas as a file can hold it."""
+  total = EFFORTS[work.effort][0] if steps is None else steps
+  recipe = recipes.of("fast" if total < 1000 else "balanced")
+  report = lambda record: work.progress_fn(stage, int(record["step"]), total)
+  stop = Stop(max_steps=total)
+  fitted = recipes.fit(
+    work.image, num_gaussians=num_gaussians, seed=work.seed, preset=recipe, stop=stop, progress_fn=report
+  ).gaussians
+  canvas = geometry.canvas_of(fitted)
+  background = jnp.round(canvas.background * container.FIXED) / container.FIXED
+  canvas = dataclasses.replace(canvas, background=background)
+  return fitted._replace(shape=geometry.to_euler(fitted.shape), canvas=canvas)
+
+
+def coarser(steps: Steps, eighths: int) -> Steps:
+  """All steps longer by so many eighths of an octave, within what a byte holds."""
+  clip = lambda code: min(255, max(0, code))
+  lengths = Steps(*[clip(code + eighths) for code in steps])
+  return lengths._replace(turn=clip(steps.turn - eighths))
+
+
+# Codes of each step between which the balanced one is looked for, and how many numbers of a Gaussian it rounds.
+_SEARCHED = {"position": (80, 156, 2), "log_scale": (64, 136, 2), "turn": (208, 136, 1), "color": (48, 136, 3)}
+_FINE = Steps(80, 64, 208, 48)  # finer ones would pass 32 bits
+
+
+def _balanced_steps(work: _Work, fitted: Gaussians) -> Steps:
+  """Steps with which each number of a Gaussian adds EXCESS to the squared error, field by field."""
+  target = jnp.asarray(work.image)
+  lists = drawing.allocate(fitted)
+  squared_error = lambda gaussians: float(_squared_error(gaussians, drawing.allocate(gaussians, lists), target))
+  base = squared_error(fitted)
+  found = {}
+  for name, (fine, coarse, numbers) in _SEARCHED.items():
+    while abs(coarse - fine) > 1:
+      middle = (fine + coarse) // 2
+      tried = _FINE._replace(**{name: middle}, **({"log_scale": 88} if name == "turn" else {}))
+      snapped, _ = _snap(fitted, quantization.grid(tried))
+      within = squared_error(snapped) < base * (1 + numbers * EXCESS)
+      fine, coarse = (middle, coarse) if within else (fine, middle)
+    found[name] = fine
+  return Steps(**found)
+
+
+_snap = jax.jit(quantization.snap)
+
+
+@jax.jit
+def _squared_error(gaussians: Gaussians, lists: drawing.Lists, target: Array) -> Array:
+  rasterizer = drawing.rasterizer(gaussians, lists, target.shape[0], target.shape[1])
+  return metrics.mse(drawing.picture(gaussians, rasterizer), target)
+
+
+def _psnr(gaussians: Gaussians, target: Array) -> float:
+  return -10 * math.log10(max(float(_squared_error(gaussians, drawing.allocate(gaussians), target)), 1e-12))
+
+
+def quantize(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
+  """The set on the grids of `steps`, each share of it rounded while the rest can still make good the loss."""
+  grid, target = quantization.grid(steps), jnp.asarray(work.image)
+  height, width, _ = target.shape
+  fitter, count = _stage_fitter(height, width), len(fitted.means)
+  per_stage = EFFORTS[work.effort][1]
+  rank = jax.random.permutation(jax.random.key(work.seed), count)
+  state = fitter.init(fitted)
+  shares = _Shares(jnp.zeros(count, bool), jnp.zeros(count, bool))
+  for index, (geometry_share, color_share) in enumerate(STAGES):
+    larger = _Shares(rank < geometry_share * count, rank < color_share * count)
+    params = _rounded(state.params, grid, shares, larger)
+    shares = larger
+    moments = fitting.forget(state.opt_state, fitter.init(params).opt_state, jnp.ones(count, bool))
+    lists = drawing.allocate(params, state.lists)
+    state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), lists=lists)
+    begun = index * per_stage
+    report = lambda record, begun=begun: work.progress_fn(
+      "quantise", begun + int(record["step"]), len(STAGES) * per_stage
+    )
+    host = fitting.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
+    key, stop = jax.random.key(index), Stop(max_steps=per_stage)
+    state = fitting.run(key, fitter, fitting.begin(state), (target, shares), stop=stop, host=host).state
+  everything = _Shares(*[jnp.ones(count, bool)] * 2)
+  return _rounded(state.params, grid, shares, everything)
+
+
+class _Shares(NamedTuple):
+  """Which Gaussians are on the grid."""
+
+  geometry: Array  # [N] bool
+  colors: Array  # [N] bool
+
+
+def _measure(state: fitting.State, target) -> fitting.Record:
+  """Nothing: a stage goes on to its end."""
+  return {"loss": 0.0, "psnr": 0.0}
+
+
+@jax.jit
+def _rounded(params: Gaussians, grid: quantization.Grid, before: _Shares, after: _Shares) -> Gaussians:
+  """The set with those rounded that are in `after` and were not before."""
+  snapped, _ = quantization.snap(params, grid)
+  placed = functools.partial(_choose, after.geometry & ~before.geometry)
+  shape = jax.tree.map(placed, snapped.shape, params.shape)
+  colors = _choose(after.colors & ~before.colors, snapped.colors, params.colors)
+  return params._replace(means=placed(snapped.means, params.means), shape=shape, colors=colors)
+
+
+def _choose(mask: Array, first: Array, second: Array) -> Array:
+  return jnp.where(mask.reshape(-1, *[1] * (first.ndim - 1)), first, second)
+
+
+@functools.lru_cache(maxsize=16)  # the same functions again, so that jit finds its programs
+def _stage_fitter(height: int, width: int) -> fitting.Fitter:
+  """The descent in which what is on the grid has no gradient."""
+
+  def loss_fn(params: Gaussians, lists: drawing.Lists, target: tuple[Array, _Shares]) -> Array:
+    image, shares = target
+    hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
+    still = hold(shares.geometry)
+    params = params._replace(
+      means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
+    )
+    return losses.l2(drawing.picture(params, drawing.rasterizer(params, lists, height, width)), image)
+
+  rates = recipes.rates(recipes.of("balanced")._replace(learning_rate=STAGE_RATE), height, width)
+  optimizer = optimizers.adam(rates, functools.partial(optimizers.cosine, final=0.1))
+  return fitting.fitter(loss_fn, optimizer, lists=recipes.LISTS)
+
+
+def _without_least(gaussians: Gaussians, count: int) -> Gaussians:
+  """The set without its `count` least important Gaussians, at least one left."""
+  canvas = geometry.canvas_of(gaussians)
+  rasterizer = drawing.rasterizer(gaussians, drawing.allocate(gaussians), canvas.height, canvas.width)
+  worth = density.importance(gaussians.colors, drawing.picture(gaussians, rasterizer), rasterizer)
+  kept = jnp.sort(jnp.argsort(worth)[min(count, len(worth) - 1) :])
+  return jax.tree.map(lambda leaf: leaf[kept], gaussians._replace(canvas=None))._replace(canvas=canvas)
+
+
+def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
+  """The bytes of the set on the grids of `steps`."""
+  canvas = geometry.canvas_of(gaussians)
+  _, coded = _snap(gaussians, quantization.grid(steps))
+  codes = Codes(*[np.asarray(field).astype(np.int64) for field in coded])
+  layers = _layered(codes, work.layers)
+  fixed = lambda value: round(float(value) * container.FIXED)
+  header = container.Header(
+    height=canvas.height,
+    width=canvas.width,
+    channels=gaussians.colors.shape[1],
+    blend=container.BLENDS.index(canvas.blend.__name__),
+    cutoff=fixed(canvas.cutoff),
+    floor=fixed(canvas.floor),
+    background=tuple(fixed(value) for value in canvas.background),
+    steps=steps,
+    layers=len(layers),
+  )
+  return container.write(header, layers, work.metadata)
+
+
+def _layered(codes: Codes, layers: int) -> list[Codes]:
+  """The larger Gaussians first: each layer has four times as many as the one before."""
+  order = np.argsort(-(2 * codes.minor + codes.ratio), kind="stable")
+  ends = sorted({max(1, len(order) // 4 ** (layers - 1 - index)) for index in range(layers)})
+  return [Codes(*[field[part] for field in codes]) for part in np.split(order, ends[:-1])]
+
+
+def _check_arguments(image: NDArray, quality, bpp, size, target_psnr, effort: int, layers: int) -> None:
+  goals = {"quality": quality, "bpp": bpp, "size": size, "target_psnr": target_psnr}
+  given = {name: value for name, value in goals.items() if value is not None}
+  if len(given) > 1:
+    raise ValueError(f"got {' and '.join(given)}, expected at most one of {', '.join(goals)}")
+  for name, value in given.items():
+    if not math.isfinite(value) or (value <= 0 and name != "quality"):
+      raise ValueError(f"got {name}={value}, expected a finite number above 0")
+  if quality is not None and not 0 <= quality <= 100:
+    raise ValueError(f"got quality={quality}, expected 0 to 100")
+  if not 0 <= effort < len(EFFORTS):
+    raise ValueError(f"got effort={effort}, expected 0 to {len(EFFORTS) - 1}")
+  if not 1 <= layers <= container.MAX_LAYERS:
+    raise ValueError(f"got layers={layers}, expected 1 to {container.MAX_LAYERS}")
+  if image.shape[2] > 32 or image.shape[0] * image.shape[1] > container.LIMITS.pixels:
+    raise ValueError(f"got an image of shape {image.shape}, expected at most 32 channels and 2^27 pixels")

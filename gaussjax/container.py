@@ -1,0 +1,239 @@
+"""The file `.gjx`: chunks with CRCs, the header, the layers. Bytes in, integers out; docs/format.md specifies it.
+
+Nothing is believed before its CRC and its limits are checked, and a file holds at least a byte for each Gaussian,
+so what a reader does is bounded by the file's size and by `Limits`.
+"""
+
+import struct
+import zlib
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
+from gaussjax import codec, entropy, quantization
+from gaussjax.quantization import Codes, Steps
+
+SIGNATURE = b"\x8bGJX"
+VERSION = 1
+ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
+HEADER, LAYER = ord("H"), ord("L")
+METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
+
+BLENDS = ("weighted_average", "accumulated_sum")  # by their number in the header
+FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
+HEADER_FORMAT = ">BBIIBBBHH4B"
+MAX_LAYERS = 4
+
+
+class FormatError(ValueError):
+  """Bytes that are no whole `.gjx` file within the limits; the message says what is wrong."""
+
+
+class Limits(NamedTuple):
+  """What a reader accepts."""
+
+  pixels: int = 1 << 27
+  gaussians: int = 1 << 22
+  file_bytes: int = 1 << 28
+  overlaps: int = 1 << 27  # Gaussians met in tiles of 16 x 16 pixels, all told
+
+
+LIMITS = Limits()
+
+
+class Header(NamedTuple):
+  """The picture that a file holds, without its Gaussians."""
+
+  height: int
+  width: int
+  channels: int
+  blend: int  # index into BLENDS
+  cutoff: int  # standard deviations, in 1 / FIXED
+  floor: int  # pixels, in 1 / FIXED
+  background: tuple[int, ...]  # one a channel, in 1 / FIXED
+  steps: Steps
+  layers: int
+
+
+class Contents(NamedTuple):
+  """A file in integers."""
+
+  header: Header
+  layers: list[Codes]
+  metadata: dict[str, bytes]  # of the kinds of METADATA
+  sizes: list[tuple[str, int]]  # each chunk's name and its bytes, frame included
+
+
+def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None = None) -> bytes:
+  """The whole file; each layer is sorted. Raises ValueError for unknown metadata."""
+  unknown = set(metadata or {}) - set(METADATA)
+  if unknown:
+    raise ValueError(f"got metadata {', '.join(sorted(unknown))}, expected some of {', '.join(METADATA)}")
+  fixed = (header.blend, header.cutoff, header.floor)
+  size = (header.height, header.width, header.channels)
+  head = struct.pack(HEADER_FORMAT, VERSION, VERSION, *size, header.layers, *fixed, *header.steps)
+  head += struct.pack(f">{header.channels}h", *header.background)
+  parts = [SIGNATURE, chunk(HEADER, head)]
+  layers = [codec.ordered(layer) for layer in layers]
+  parts += [chunk(LAYER, data) for data in _layer_bytes(header, layers)]
+  parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
+  return b"".join(parts)
+
+
+def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
+  """The layers' chunks. Models go on from layer to layer, the coder begins anew."""
+  grid, models, written = quantization.grid(header.steps), entropy.Models(codec.NUM_MODELS), []
+  predictors = codec.fitted_predictors(layers, grid)
+  for index, layer in enumerate(layers):
+    count = len(layer.minor)
+    coder = entropy.Encoder(models)
+    if index == 0:
+      codec.code_predictors(coder, header.channels, predictors)
+    codec.code_layer(coder, count, header.channels, grid, predictors, layers[:index], layer)
+    written.append(varint(count) + coder.finish().ljust(count, b"\0"))
+  return written
+
+
+def chunk(kind: int, data: bytes) -> bytes:
+  """A chunk: kind, length, data, and the CRC-32 of all three."""
+  framed = bytes([kind]) + varint(len(data)) + data
+  return framed + struct.pack(">I", zlib.crc32(framed))
+
+
+def varint(value: int) -> bytes:
+  """Seven bits a byte, the lowest first, the top bit set in all but the last."""
+  out = bytearray()
+  while value > 127:
+    out.append(value & 127 | 128)
+    value >>= 7
+  return bytes([*out, value])
+
+
+def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Contents:
+  """Reads a file; with `partial` one that was cut off, as far as its layers are whole. Raises FormatError."""
+  if len(data) > limits.file_bytes:
+    raise FormatError(f"got {len(data)} bytes, expected at most {limits.file_bytes}")
+  if not data.startswith(SIGNATURE):
+    raise FormatError("not a .gjx file: its signature is missing")
+  chunks, whole = _chunks(data)
+  if not chunks or chunks[0][0] != HEADER:
+    raise FormatError("damaged: no header")
+  header = _header(chunks[0][1], limits)
+  metadata, bodies = {}, []
+  names = {kind: name for name, kind in METADATA.items()}
+  sizes = [("header", chunks[0][2])]
+  for kind, body, size in chunks[1:]:
+    if kind == LAYER:
+      bodies.append(body)
+      sizes.append((f"layer {len(bodies)}", size))
+    elif kind in names:
+      metadata[names[kind]] = body
+      sizes.append((names[kind], size))
+    elif not kind & ANCILLARY:
+      raise FormatError(f"got a chunk of kind {kind}, which this version does not know and may not skip")
+    else:
+      sizes.append((f"unknown {kind}", size))
+  if len(bodies) > header.layers:
+    raise FormatError(f"damaged: {len(bodies)} layers, expected {header.layers}")
+  if not partial and (not whole or len(bodies) < header.layers):
+    raise FormatError(f"cut off: {len(bodies)} of {header.layers} layers are whole")
+  if not bodies:
+    raise FormatError("cut off before the first layer's end")
+  return Contents(header, _layers(header, bodies, limits), metadata, sizes)
+
+
+def _chunks(data: bytes) -> tuple[list[tuple[int, bytes, int]], bool]:
+  """(kind, data, size) of each whole chunk, and whether the file ends with one. Raises for a wrong CRC."""
+  chunks, position = list[tuple[int, bytes, int]](), len(SIGNATURE)
+  while position < len(data):
+    try:
+      length, begin = read_varint(data, position + 1)
+    except IndexError:
+      return chunks, False
+    end = begin + length
+    if end + 4 > len(data):
+      return chunks, False
+    if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[position:end]):
+      raise FormatError(f"damaged: the check sum of the chunk at byte {position} is wrong")
+    chunks.append((data[position], data[begin:end], end + 4 - position))
+    position = end + 4
+  return chunks, True
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+  """(value, position after it). Raises IndexError at the end of the data, FormatError beyond 2^32."""
+  value = 0
+  for shift in range(0, 35, 7):
+    byte = data[position]
+    position += 1
+    value |= (byte & 127) << shift
+    if byte < 128:
+      if value >= 1 << 32:
+        break
+      return value, position
+  raise FormatError("damaged: a length has too many bits")
+
+
+def _header(body: bytes, limits: Limits) -> Header:
+  fixed = struct.calcsize(HEADER_FORMAT)
+  if len(body) < fixed:
+    raise FormatError("damaged: the header is too short")
+  _, least, height, width, channels, layers, blend, cutoff, floor, *steps = struct.unpack_from(HEADER_FORMAT, body)
+  if least > VERSION:
+    raise FormatError(f"got a file for readers of version {least} and later, expected {VERSION}")
+  in_range: list[tuple[str, int, int, int]] = [
+    ("height", height, 1, limits.pixels),
+    ("width", width, 1, limits.pixels),
+    ("pixels", height * width, 1, limits.pixels),
+    ("channels", channels, 1, codec.MAX_CHANNELS),
+    ("layers", layers, 1, MAX_LAYERS),
+    ("blend", blend, 0, len(BLENDS) - 1),
+    ("cutoff", cutoff, FIXED // 2, 8 * FIXED),
+    ("floor", floor, FIXED // 50, 4 * FIXED),
+  ]
+  for name, value, low, high in in_range:
+    if not low <= value <= high:
+      raise FormatError(f"got a header with {name} {value}, expected {low} to {high}")
+  if len(body) != fixed + 2 * channels:
+    raise FormatError(f"damaged: a header of {len(body)} bytes, expected {fixed + 2 * channels}")
+  background = struct.unpack_from(f">{channels}h", body, fixed)
+  return Header(height, width, channels, blend, cutoff, floor, background, Steps(*steps), layers)
+
+
+def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Codes]:
+  counts, streams = [], []
+  for body in bodies:
+    try:
+      count, begin = read_varint(body, 0)
+    except IndexError:
+      raise FormatError("damaged: a layer without a count") from None
+    if not 1 <= count <= len(body) - begin:
+      raise FormatError(
+        f"got a layer of {count} Gaussians in {len(body) - begin} bytes, expected at least 1 byte each"
+      )
+    counts.append(count)
+    streams.append(body[begin:])
+  if sum(counts) > limits.gaussians:
+    raise FormatError(f"got {sum(counts)} Gaussians, expected at most {limits.gaussians}")
+  grid, models, layers = quantization.grid(header.steps), entropy.Models(codec.NUM_MODELS), list[Codes]()
+  predictors: list[codec.Predictor] = []
+  for count, stream in zip(counts, streams, strict=True):
+    coder = entropy.Decoder(models, stream)
+    try:
+      if not layers:
+        predictors = codec.code_predictors(coder, header.channels, None)
+      layers.append(codec.code_layer(coder, count, header.channels, grid, predictors, layers, None))
+    except entropy.DamagedError as error:
+      raise FormatError(f"damaged: {error}") from None
+  return layers
+
+
+def check_drawable(header: Header, radii: NDArray, means: NDArray, limits: Limits = LIMITS) -> None:
+  """Raises FormatError if Gaussians of `radii` `[N]` pixels at `means` `[N, 2]` meet too many tiles."""
+  size = 16
+  low, high = (means - radii[:, None]) // size, (means + radii[:, None]) // size
+  last = (header.width - 1) // size, (header.height - 1) // size
+  met = (high.clip(-1, last) - low.clip(0, last) + 1).clip(0)
+  overlaps = int((met[:, 0] * met[:, 1]).sum())
+  if overlaps > limits.overlaps:
+    raise FormatError(f"got {overlaps} Gaussians in tiles, expected at most {limits.overlaps}")

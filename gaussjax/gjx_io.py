@@ -1,0 +1,85 @@
+"""`.gjx` files on disk, and the plugin through which imageio reads and writes them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import imageio.config
+import numpy as np
+from imageio.core.request import InitializationError, Request
+from imageio.core.v3_plugin_api import ImageProperties, PluginV3
+from numpy.typing import ArrayLike, NDArray
+
+from gaussjax import compression, container, drawing, files, image_io
+from gaussjax.types import Gaussians
+
+SUFFIX = ".gjx"
+
+
+def read(path: str | os.PathLike, *, partial: bool = False) -> tuple[Gaussians, container.Header]:
+  """`decode` of a file. Raises ValueError if there is none, container.FormatError if it is no `.gjx` file."""
+  path = Path(path)
+  if not path.is_file():
+    raise ValueError(f"got {path}, which is not a file; expected a {SUFFIX} file")
+  with path.open("rb") as file:
+    return compression.decode(file.read(container.LIMITS.file_bytes + 1), partial=partial)
+
+
+def write(path: str | os.PathLike, image: ArrayLike, **options: Any) -> bytes:
+  """`encode` into a file, written whole or not at all; returns the bytes. `options` are those of `encode`."""
+  data = compression.encode(image, **options)
+  files.write_whole(path, data)
+  return data
+
+
+def register_imageio() -> None:
+  """From here on `imageio.v3.imread("photo.gjx")` and `imwrite` know the format. May be called again."""
+  imageio.config.known_plugins["gjx"] = imageio.config.PluginConfig(
+    name="gjx", class_name="Plugin", module_name=__name__, is_legacy=False
+  )
+  if SUFFIX not in imageio.config.known_extensions:
+    extension = imageio.config.FileExtension(name="Gaussians", extension=SUFFIX, priority=["gjx"])
+    imageio.config.known_extensions[SUFFIX] = [extension]
+    imageio.config.extension_list.append(extension)
+
+
+class Plugin(PluginV3):
+  """One picture a file: `read` renders it as uint8 at its own size or another, `write` encodes."""
+
+  def __init__(self, request: Request) -> None:
+    super().__init__(request)
+    if request.mode.io_mode.value == "r":
+      self._data = request.get_file().read(container.LIMITS.file_bytes + 1)
+      if not self._data.startswith(container.SIGNATURE):
+        raise InitializationError("not a .gjx file")
+
+  def read(
+    self, *, index: int | None = 0, height: int | None = None, width: int | None = None
+  ) -> NDArray[np.uint8]:
+    """`[H, W, C]`, or `[H, W]` of one channel. Raises ValueError for an index other than 0."""
+    if index not in (0, None, Ellipsis):
+      raise ValueError(f"got index {index}, expected 0: a .gjx file holds one picture")
+    gaussians, _ = compression.decode(self._data)
+    pixels = image_io.as_uint8(drawing.render(gaussians, height, width))
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+  def iter(self):
+    """The one picture."""
+    yield self.read()
+
+  def write(self, ndimage: Any, **options: Any) -> bytes | None:
+    """Encodes; `options` are those of gaussjax.encode."""
+    data = compression.encode(np.asarray(ndimage), **options)
+    self.request.get_file().write(data)
+    return data if self.request._uri_type == "bytes" else None
+
+  def properties(self, index: int | None = 0) -> ImageProperties:
+    """Shape and type of what `read` returns, from the header."""
+    header = container.read(self._data).header
+    shape = (header.height, header.width, *[header.channels][: header.channels > 1])
+    return ImageProperties(shape=shape, dtype=np.dtype(np.uint8), n_images=1, is_batch=False)
+
+  def metadata(self, index: int | None = 0, exclude_applied: bool = True) -> dict[str, Any]:
+    """The header's fields, and the metadata that the file keeps."""
+    contents = container.read(self._data)
+    return {**contents.header._asdict(), **contents.metadata}
