@@ -104,7 +104,7 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[
     "effort": effort,
     "bytes": len(data),
     "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
-    "psnr": 20 * float(np.log10(255)) - 10 * float(np.log10(max(error, 1e-9))),
+    "psnr": 20 * math.log10(255) - 10 * math.log10(max(float(error), 1e-9)),
     "seconds": seconds,
   }
 
@@ -132,7 +132,7 @@ def bd_rate(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
   """Mean difference of the rate at equal PSNR, in percent, of (bpp, dB) points; None if they do not overlap."""
   from scipy.interpolate import PchipInterpolator
 
-  curves = []
+  curves: list[tuple[list[float], list[float]]] = []
   for points in (ours, theirs):
     chosen: list[tuple[float, float]] = sorted(
       {round(psnr, 4): rate for rate, psnr in points if LOW <= rate <= HIGH}.items()

@@ -54,6 +54,7 @@ STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
 EXCESS = 0.03  # what rounding one number of each Gaussian may add to the squared error, as a share
 BITS = 38.0  # a Gaussian's, about
+FRAME = 70  # bytes of a file that are not a Gaussian's, about
 # How the squared error falls with N, measured: by this power of it.
 FALL = 0.92
 SLOPE_AT_50 = 3.4e-7  # squared error a Gaussian of a 768 x 512 picture at quality 50
@@ -93,9 +94,6 @@ def encode(
   if bpp is not None:
     size = math.floor(bpp * count / 8)
   if size is not None:
-    fixed = len(_file(work, _fit(work, 1, steps=1), Steps(*[quantization.STEP_ZERO] * 4)))
-    if size < fixed:
-      raise ValueError(f"got {size} bytes to fill, expected at least {fixed} for one Gaussian")
     return _to_size(work, size)
   if target_psnr is not None:
     return _to_psnr(work, target_psnr)
@@ -128,7 +126,8 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
     floor=header.floor / container.FIXED,
   )
   grid = quantization.grid(header.steps)
-  if (together.minor + together.ratio).max() * grid.log_scale > quantization.MAX_LOG_SCALE:
+  largest, least = (together.minor + together.ratio).max() * grid.log_scale, together.minor.min() * grid.log_scale
+  if largest > quantization.MAX_LOG_SCALE or least < -quantization.MAX_LOG_SCALE:
     raise container.FormatError("damaged: a scale is out of range")
   gaussians = quantization.restore(together, grid, canvas)
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
@@ -157,8 +156,12 @@ class _Packed(NamedTuple):
 
 def _to_size(work: _Work, size: int) -> bytes:
   """The best file of at most `size` bytes: as many Gaussians as a fair share of bits allows, then the steps."""
-  overhead = 60 + sum(len(data) + 10 for data in work.metadata.values())
-  num_gaussians = max(1, round(8 * max(size - overhead, 8) / BITS))
+  free = size - FRAME - 2 * work.image.shape[2] - sum(len(data) + 10 for data in work.metadata.values())
+  if free < BITS:
+    raise ValueError(
+      f"got {size} bytes to fill, expected at least {math.ceil(size - free + BITS)} for this picture"
+    )
+  num_gaussians = round(8 * free / BITS)
   fitted = _fit(work, min(num_gaussians, _most(work)))
   balanced = _balanced_steps(work, fitted)
   low, high = -24, 56  # in eighths of an octave: far finer, far coarser

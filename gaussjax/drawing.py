@@ -102,6 +102,7 @@ def render(
   view_array = jnp.asarray(view, gaussians.means.dtype)
   lists: Lists = ()
   if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gaussians)):
+    gaussians = geometry.padded(gaussians, tiling.capacity(len(gaussians.means)))
     affine = rendering.output_affine(view_array, height, width)
     lists = allocate(gaussians, height=height, width=width, affine=affine)
   return _render(gaussians, lists, view_array, height=height, width=width)

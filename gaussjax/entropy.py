@@ -5,12 +5,12 @@ methods, and each returns the value that was coded, so that one function written
 """
 
 import math
-from array import array
 
 PRECISION = 16  # bits of a probability
 ONE = 1 << PRECISION
 HALF = ONE >> 1
 LEAST = 64  # a probability stays this far from 0 and ONE
+MOST = ONE - LEAST
 TOP = (1 << 32) - 1
 SLOWEST = 64  # observations after which a model's rate of learning stays as it is
 
@@ -29,14 +29,14 @@ class Models:
   """Adaptive probabilities that a bit is 1, found by number; a new one begins at one half."""
 
   def __init__(self, count: int) -> None:
-    self.probability = array("l", [HALF]) * count
-    self.seen = array("l", [0]) * count
+    self.probability = [HALF] * count
+    self.seen = [0] * count
 
   def update(self, model: int, bit: int) -> None:
     """Learns a bit."""
     p, n = self.probability[model], self.seen[model]
     p += ((bit << PRECISION) - p) * RATES[n] >> PRECISION
-    self.probability[model] = min(max(p, LEAST), ONE - LEAST)
+    self.probability[model] = LEAST if p < LEAST else MOST if p > MOST else p
     if n < SLOWEST:
       self.seen[model] = n + 1
 
@@ -170,8 +170,21 @@ class Decoder(_Coder):
 
   def bit(self, model: int, bit: int = 0) -> int:
     """Reads one bit; `bit` is not looked at."""
-    bit = self._narrow(self.models.probability[model])
-    self.models.update(model, bit)
+    # _narrow and Models.update in one, since nearly all of a reader's time is spent here.
+    probabilities, seen = self.models.probability, self.models.seen
+    p, n = probabilities[model], seen[model]
+    middle = self.low + ((self.high - self.low) * p >> PRECISION)
+    if self.code <= middle:
+      bit, self.high = 1, middle
+      p += (ONE - p) * RATES[n] >> PRECISION
+    else:
+      bit, self.low = 0, middle + 1
+      p += -p * RATES[n] >> PRECISION
+    probabilities[model] = LEAST if p < LEAST else MOST if p > MOST else p
+    if n < SLOWEST:
+      seen[model] = n + 1
+    if (self.low ^ self.high) < 1 << 24:
+      self._shift()
     return bit
 
   def odds(self, probability: int, bit: int = 0) -> int:
@@ -192,10 +205,14 @@ class Decoder(_Coder):
       self.high = middle
     else:
       self.low = middle + 1
+    if (self.low ^ self.high) < 1 << 24:
+      self._shift()
+    return bit
+
+  def _shift(self) -> None:
     while (self.low ^ self.high) < 1 << 24:
       self.low = self.low << 8 & TOP
       self.high = self.high << 8 & TOP | 255
       byte = self.data[self.position] if self.position < len(self.data) else 0
       self.code = self.code << 8 & TOP | byte
       self.position += 1
-    return bit

@@ -104,6 +104,21 @@ def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:
   return Geometry(*jax.vmap(one, in_axes=(0, 0, 0, None))(means, gaussians.shape, log_weights, affine))
 
 
+PARKED = -1e5  # pixels, both coordinates: no support reaches from there into a picture
+
+
+def padded(gaussians: Gaussians, count: int) -> Gaussians:
+  """The set with Gaussians that nobody sees, `count` in all: sets of other sizes then share compiled programs."""
+  more = count - len(gaussians.means)
+
+  def extend(leaf: Array) -> Array:
+    return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (more, *leaf.shape[1:]))])
+
+  longer = jax.tree.map(extend, gaussians._replace(canvas=None))
+  means = longer.means.at[len(gaussians.means) :].set(PARKED)
+  return longer._replace(means=means, canvas=gaussians.canvas)
+
+
 def scales(gaussians: Gaussians) -> Array:
   """`[N, 2]` (major, minor) standard deviations in pixels, the floor included."""
   floor = jnp.full(2, canvas_of(gaussians).floor, gaussians.means.dtype)

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from gaussjax import density, fitting, image_io, recipes, rendering
+from gaussjax import density, fitting, geometry, image_io, recipes, rendering
 from gaussjax.types import Array, FitResult, Gaussians, Stop
 
 MOVED = 0.05  # of the Gaussians, at the start of each pass but the first
 LAST_RATE = 0.28  # of the last pass, relative to the first's
-PARKED = -1e5  # pixels, both coordinates: no support reaches from there into a picture
 
 
 class Pass(NamedTuple):
@@ -60,7 +59,7 @@ def fit_passes(
   fitter = recipes.make_fitter(recipe, *target.shape[:2])
   births = round(num_gaussians * (1 - first) / max(1, passes - 1))
   visible = num_gaussians - births * (passes - 1)
-  params = _parked(recipes.start(key_start, target, visible, recipe), num_gaussians - visible)
+  params = geometry.padded(recipes.start(key_start, target, visible, recipe), num_gaussians)
   history, report = list[fitting.Record](), list[Pass]()
   with recipes.stepping_clock() as clock:
     host = recipes.host(recipe._replace(relocate=None), clock, progress_fn)
@@ -86,20 +85,9 @@ def fit_passes(
   return result._replace(gaussians=shown._replace(canvas=result.gaussians.canvas)), report
 
 
-def _parked(gaussians: Gaussians, count: int) -> Gaussians:
-  """The set with `count` more Gaussians that nobody sees."""
-
-  def extend(leaf: Array) -> Array:
-    return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (count, *leaf.shape[1:]))])
-
-  longer = jax.tree.map(extend, gaussians._replace(canvas=None))
-  means = longer.means.at[gaussians.means.shape[0] :].set(PARKED)
-  return longer._replace(means=means, canvas=gaussians.canvas)
-
-
 def _visible(gaussians: Gaussians) -> Array:
   """`[N]` bool: not parked."""
-  return gaussians.means[:, 0] > PARKED / 2
+  return gaussians.means[:, 0] > geometry.PARKED / 2
 
 
 def _born(recipe: recipes.Recipe, share: float, key: Array, state: fitting.State, target: Array) -> fitting.State:

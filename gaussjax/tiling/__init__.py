@@ -6,6 +6,7 @@ from gaussjax.tiling.lists import (
   Neighbors as Neighbors,
   TileLists as TileLists,
   allocate as allocate,
+  capacity as capacity,
   drift as drift,
   empty as empty,
   overflowed as overflowed,

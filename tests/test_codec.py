@@ -1,0 +1,160 @@
+"""The range coder, the container and the grids: round trips, an independent reader, golden bytes, damage."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, strategies as st
+from scenes import scene
+
+import gaussjax
+from experiments import fuzz_format
+from gaussjax import codec, compression, container, entropy, quantization
+from gaussjax.quantization import Codes, Steps
+
+STEPS = Steps(120, 100, 170, 110)
+
+
+def random_codes(rng, count, channels, grid):
+  ratio = rng.integers(0, 40, count)
+  return Codes(
+    cells=rng.integers(0, 40, (count, 2)),
+    parts=rng.integers(0, quantization.PARTS, count),
+    minor=np.round(rng.normal(8, 6, count)).astype(np.int64),
+    ratio=ratio,
+    turn=rng.integers(0, 1 << 20, count) % quantization.bins(ratio, grid),
+    colors=np.round(rng.laplace(0, 8, (count, channels))).astype(np.int64),
+  )
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(-70000, 70000)), max_size=80))
+def test_numbers_of_every_kind_come_back(numbers):
+  def through(coder):
+    coded = []
+    for kind, value in numbers:
+      size = abs(value)
+      if kind == 0:
+        coded.append(coder.signed(0, value))
+      elif kind == 1:
+        coded.append(coder.golomb(size))
+      elif kind == 2:
+        coded.append(coder.uniform(size + 1, size // 2))
+      elif kind == 3:
+        coded.append(coder.even(17, size))
+      else:
+        coded.append(coder.bit(30, size & 1))
+    return coded
+
+  encoder = entropy.Encoder(entropy.Models(40))
+  expected = through(encoder)
+  assert expected == [
+    (value, abs(value), abs(value) // 2, abs(value), abs(value) & 1)[kind] for kind, value in numbers
+  ]
+  assert through(entropy.Decoder(entropy.Models(40), encoder.finish())) == expected
+
+
+def test_the_coder_reaches_the_entropy():
+  values = np.round(np.random.default_rng(0).laplace(0, 3, 4000)).astype(int).tolist()
+  encoder = entropy.Encoder(entropy.Models(entropy.SIGNED_MODELS))
+  for value in values:
+    encoder.signed(0, value)
+  shares = np.unique(values, return_counts=True)[1] / len(values)
+  assert 8 * len(encoder.finish()) < 1.03 * -(shares * np.log2(shares)).sum() * len(values)
+
+
+@pytest.mark.parametrize(("channels", "layers"), [(1, 1), (3, 3), (4, 2)])
+def test_files_come_back_and_an_independent_reader_agrees(channels, layers):
+  rng, grid = np.random.default_rng(channels), quantization.grid(STEPS)
+  parts = [codec.ordered(random_codes(rng, 7 * 2**i, channels, grid)) for i in range(layers)]
+  background = tuple(range(-channels, 0))
+  header = container.Header(30, 40, channels, channels % 2, 3500, 300, background, STEPS, layers)
+  data = container.write(header, parts, {"icc": b"profile"})
+  contents = container.read(data)
+  assert contents.header == header and contents.metadata == {"icc": b"profile"}
+  assert sum(size for _, size in contents.sizes) + len(container.SIGNATURE) == len(data)
+  for mine, theirs in zip(contents.layers, parts, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, mine, theirs)
+  found, gaussians = reference.decode(data)
+  together = Codes(*[np.concatenate(field) for field in zip(*parts, strict=True)])
+  names = ("cell", "part", "minor", "ratio", "turn", "codes")
+  for name, field in zip(names, together, strict=True):
+    np.testing.assert_array_equal([gaussian[name] for gaussian in gaussians], field)
+  drawn = np.clip(gaussjax.render(gaussjax.decode(data)[0]), 0, 1)
+  difference = np.abs(drawn - reference.render(found, gaussians))
+  assert difference.max() < 1 / 255 and difference.mean() < 0.001
+  meter = codec.field_bits(parts, channels, STEPS)
+  assert sum(meter.values()) / 8 < len(data) < sum(meter.values()) / 8 + 150
+
+
+def test_the_bytes_are_golden():
+  """A change of this digest is a change of the format: files that people have would no longer be read."""
+  data = fuzz_format.small_file()
+  assert hashlib.sha256(data).hexdigest() == "460462fbfa6c0a7e91c2f9108e81acf3a087183f0c8f9bb027643ac3fe3d73db"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_snapping_restores_and_is_idempotent(seed):
+  gaussians = scene(50, 60, 80, seed=seed)._replace(log_weights=None)
+  grid = quantization.grid(STEPS)
+  snap = jax.jit(quantization.snap)
+  snapped, codes = snap(gaussians, grid)
+  codes = Codes(*[np.asarray(field).astype(np.int64) for field in codes])
+  restored = quantization.restore(codes, grid, gaussians.canvas)
+  tolerance = {"atol": 2e-3, "rtol": 1e-4}
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), restored, snapped)
+  again, same = snap(snapped, grid)
+  for first, second in zip(codes, same, strict=True):
+    assert np.mean(first != np.asarray(second)) < 0.1  # but for means clipped at the margin, and the thinnest
+  # Finer steps come nearer: nothing is lost but to rounding.
+  fine, _ = snap(gaussians, quantization.grid(Steps(80, 64, 200, 60)))
+  inside = jnp.all((gaussians.means > -3) & (gaussians.means < jnp.array([83, 63])), 1)
+  np.testing.assert_allclose(fine.means[inside], gaussians.means[inside], atol=0.1)
+  np.testing.assert_allclose(fine.colors, gaussians.colors, atol=0.01)
+
+
+def test_cut_off_files_are_refused_or_drawn_in_part():
+  data = fuzz_format.small_file()
+  first = len(data) - container.read(data).sizes[-1][1] - container.read(data).sizes[-2][1]
+  for cut in fuzz_format.truncations(data):
+    if cut == data[: -container.read(data).sizes[-1][1]]:
+      continue  # only the note is missing
+    with pytest.raises(gaussjax.FormatError):
+      gaussjax.decode(cut)
+  whole, _ = gaussjax.decode(data)
+  part, _ = gaussjax.decode(data[: first + 9], partial=True)
+  np.testing.assert_array_equal(part.means, whole.means[: len(part.means)])
+  assert len(part.means) == fuzz_format.COUNT // 2
+
+
+def test_damaged_files_are_refused_or_finite():
+  data = fuzz_format.small_file()
+  outcomes = [fuzz_format.outcome(damaged, data) for damaged in fuzz_format.mutations(data, 600, seed=1)]
+  assert set(outcomes) == {"refused", "read", "drawn"}
+
+
+def test_a_million_gaussians_in_one_pixel_are_refused():
+  header = container.Header(1, 1, 1, 0, 3500, 300, (0,), STEPS, 1)
+  data = container.write(header, [random_codes(np.random.default_rng(0), 3, 1, quantization.grid(STEPS))])
+  kinds, bodies = zip(*fuzz_format.chunks(data), strict=True)
+  claimed = container.varint(1_000_000) + bodies[1][1:]
+  with pytest.raises(gaussjax.FormatError, match="1 byte each"):
+    gaussjax.decode(fuzz_format.signed(kinds, [bodies[0], claimed]))
+  with pytest.raises(gaussjax.FormatError, match="tiles"):
+    container.check_drawable(header._replace(height=1 << 13, width=1 << 13), np.full(999, 1e5), np.zeros((999, 2)))
+
+
+def test_goals_that_make_no_sense_are_refused():
+  image = np.zeros((8, 8, 3))
+  for options, words in (
+    ({"bpp": 1, "size": 9}, "at most one"),
+    ({"quality": 101}, "0 to 100"),
+    ({"bpp": -1}, "above 0"),
+    ({"size": 10}, "to fill"),
+    ({"effort": 10}, "effort"),
+    ({"layers": 5}, "layers"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      compression.encode(image, **options)
