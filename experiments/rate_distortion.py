@@ -87,12 +87,12 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[
   import gaussjax
 
   image = gaussjax.read_image(path)
-  began = time.monotonic()
+  began, count = time.monotonic(), None
   if effort is not None:
     data = gaussjax.encode(image, bpp=setting, effort=effort)
     seconds = time.monotonic() - began
     gaussians, _ = gaussjax.decode(data)
-    decoded = gaussjax.image_io.as_uint8(gaussjax.render(gaussians))
+    decoded, count = gaussjax.image_io.as_uint8(gaussjax.render(gaussians)), len(gaussians.means)
   else:
     data, decoded = classic(gaussjax.image_io.as_uint8(image), codec, setting)
     seconds = time.monotonic() - began
@@ -102,6 +102,7 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[
     "codec": codec,
     "setting": setting,
     "effort": effort,
+    "gaussians": count,
     "bytes": len(data),
     "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
     "psnr": 20 * math.log10(255) - 10 * math.log10(max(float(error), 1e-9)),

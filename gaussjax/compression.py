@@ -183,11 +183,11 @@ def _to_psnr(work: _Work, target_psnr: float) -> bytes:
   """The smallest file found that reaches `target_psnr` dB: N by what earlier fits reached."""
   best: _Packed | None = None
   pilot_psnr = _pilot(work)
-  num_gaussians, reached = PILOT_GAUSSIANS, pilot_psnr
+  num_gaussians, reached = min(PILOT_GAUSSIANS, _most(work)), pilot_psnr
   for _ in range(MAX_FITS):
     # A decibel is a factor of 10^0.1 in the error; 0.4 dB more for what quantisation costs after the pilot.
     lacking = target_psnr + 0.1 - reached + (0.4 if reached is pilot_psnr else 0)
-    num_gaussians = max(1, min(round(num_gaussians * 10 ** (lacking / (10 * FALL))), _most(work)))
+    num_gaussians = _rounded_count(num_gaussians * 10 ** (lacking / (10 * FALL)), work)
     packed = _packed(work, num_gaussians)
     reached = packed.psnr
     if reached >= target_psnr and (best is None or len(packed.data) < len(best.data)):
@@ -202,10 +202,23 @@ def _to_psnr(work: _Work, target_psnr: float) -> bytes:
 def _to_quality(work: _Work, quality: float) -> bytes:
   """The file at which one more Gaussian would lower the squared error by the worth that `quality` gives it."""
   pixels = work.image.shape[0] * work.image.shape[1]
-  error = 10 ** (-_pilot(work) / 10) * PILOT_GAUSSIANS**FALL  # of one Gaussian, by the power law
+  error = (
+    10 ** (-_pilot(work) / 10) * min(PILOT_GAUSSIANS, _most(work)) ** FALL
+  )  # of one Gaussian, by the power law
   worth = SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels
-  num_gaussians = round((FALL * error / worth) ** (1 / (1 + FALL)))
-  return _packed(work, max(1, min(num_gaussians, _most(work)))).data
+  return _packed(work, _rounded_count((FALL * error / worth) ** (1 / (1 + FALL)), work)).data
+
+
+def rounding_loss(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFORT, seed: int = 0) -> float:
+  """dB that a file's set of `num_gaussians` loses against the float fit it is made from."""
+  work = _Work(image_io.as_image(image).astype(np.float32), effort, 1, seed, {}, lambda stage, done, total: None)
+  fitted, target = _fit(work, num_gaussians), jnp.asarray(work.image)
+  return _psnr(fitted, target) - _psnr(quantize(work, fitted, _balanced_steps(work, fitted)), target)
+
+
+def _rounded_count(count: float, work: _Work) -> int:
+  """N from a table of eight an octave, so that pictures of a size share compiled programs."""
+  return max(1, min(round(2 ** (math.ceil(8 * math.log2(max(count, 1)) - 0.5) / 8)), _most(work)))
 
 
 def _most(work: _Work) -> int:

@@ -158,3 +158,24 @@ def test_goals_that_make_no_sense_are_refused():
   ):
     with pytest.raises(ValueError, match=words):
       compression.encode(image, **options)
+
+
+def test_a_goal_in_decibels_is_reached_and_quality_pays(monkeypatch):
+  """The search over fits that follow a power law, but not the one it assumes."""
+  tried = []
+
+  def packed(work, num_gaussians):
+    tried.append(num_gaussians)
+    return compression._Packed(bytes(5 * num_gaussians), 8.0 + 8 * np.log10(num_gaussians))
+
+  monkeypatch.setattr(compression, "_packed", packed)
+  monkeypatch.setattr(compression, "_pilot", lambda work: 8.4 + 8 * np.log10(400))
+  image = np.zeros((300, 400, 3))
+  for goal in (27.0, 31.0, 36.0):
+    tried.clear()
+    size = len(gaussjax.encode(image, target_psnr=goal))
+    assert 0 <= 8.0 + 8 * np.log10(size / 5) - goal < 0.5 and len(tried) <= compression.MAX_FITS
+  with pytest.raises(ValueError, match="reached 43.8"):
+    gaussjax.encode(image, target_psnr=60)
+  sizes = [len(gaussjax.encode(image, quality=quality)) for quality in (0, 30, 60, 100)]
+  assert sizes == sorted(sizes) and sizes[-1] > 20 * sizes[0]
