@@ -192,7 +192,7 @@ def _to_psnr(work: _Work, target_psnr: float) -> bytes:
     reached = packed.psnr
     if reached >= target_psnr and (best is None or len(packed.data) < len(best.data)):
       best = packed
-    if target_psnr <= reached < target_psnr + 0.4 or (num_gaussians == _most(work) and reached < target_psnr):
+    if target_psnr <= reached < target_psnr + 0.5 or (num_gaussians == _most(work) and reached < target_psnr):
       break
   if best is None:
     raise ValueError(f"got a target of {target_psnr:g} dB, reached {reached:.2f}; lower it, or raise the effort")
@@ -217,8 +217,8 @@ def rounding_loss(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT
 
 
 def _rounded_count(count: float, work: _Work) -> int:
-  """N from a table of eight an octave, so that pictures of a size share compiled programs."""
-  return max(1, min(round(2 ** (math.ceil(8 * math.log2(max(count, 1)) - 0.5) / 8)), _most(work)))
+  """The next N of a table of eight an octave, so that pictures of a size share compiled programs."""
+  return max(1, min(round(2 ** (math.ceil(8 * math.log2(max(count, 1))) / 8)), _most(work)))
 
 
 def _most(work: _Work) -> int:

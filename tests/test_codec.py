@@ -174,7 +174,7 @@ def test_a_goal_in_decibels_is_reached_and_quality_pays(monkeypatch):
   for goal in (27.0, 31.0, 36.0):
     tried.clear()
     size = len(gaussjax.encode(image, target_psnr=goal))
-    assert 0 <= 8.0 + 8 * np.log10(size / 5) - goal < 0.5 and len(tried) <= compression.MAX_FITS
+    assert 0 <= 8.0 + 8 * np.log10(size / 5) - goal < 0.6 and len(tried) <= compression.MAX_FITS
   with pytest.raises(ValueError, match="reached 43.8"):
     gaussjax.encode(image, target_psnr=60)
   sizes = [len(gaussjax.encode(image, quality=quality)) for quality in (0, 30, 60, 100)]
