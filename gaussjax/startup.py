@@ -24,4 +24,4 @@ def prepare_jax() -> None:
   with contextlib.suppress(OSError):  # a home that cannot be written to costs only the cache
     cache_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
