@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments.run(arguments)
     sys.stdout.flush()
   except KeyboardInterrupt:
-    _fail("interrupted; nothing was written", INTERRUPTED)
+    _fail("interrupted; no file was left half written", INTERRUPTED)
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(DAMAGED)
@@ -185,21 +185,27 @@ def _progress(quiet: bool) -> Callable[[str, int, int], None]:
   """A bar for each stage on a terminal, a line every ten seconds elsewhere."""
   if quiet:
     return lambda stage, done, total: None
-  began, last, bars = time.monotonic(), time.monotonic(), {}
+  starts: dict[str, float] = {}
+  bars: dict[str, Any] = {}
+  last = time.monotonic()
 
   def report(stage: str, done: int, total: int) -> None:
     nonlocal last
-    if sys.stderr.isatty():
-      from tqdm import tqdm
+    now = time.monotonic()
+    if done == 0 or stage not in starts:
+      starts[stage] = now
+      if sys.stderr.isatty():
+        from tqdm import tqdm
 
-      if done == 0 or stage not in bars:
         bars[stage] = tqdm(total=total, desc=stage, unit="step", leave=False, dynamic_ncols=True)
+    if stage in bars:
       bars[stage].update(done - bars[stage].n)
       if done >= total:
         bars[stage].close()
-    elif time.monotonic() - last > 10:
-      last = time.monotonic()
-      print(f"{stage} {done}/{total}, {last - began:.0f} s", file=sys.stderr, flush=True)
+    elif now - last > 10:
+      last = now
+      left = f", ETA {(now - starts[stage]) / done * (total - done):.0f} s" if done else ""
+      print(f"{stage} {done}/{total}{left}", file=sys.stderr, flush=True)
 
   return report
 
