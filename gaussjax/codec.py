@@ -21,7 +21,7 @@ WEIGHT_ONE = 1 << 16
 
 MAX_CLASS = 32  # bits of a gap
 MAX_LOG_CODE = 1 << 13  # of log-scales: beyond is damage
-MAX_COLOR_CODE = 1 << 15
+MAX_COLOR_CODE = 1 << 20
 SPREADS = 3  # contexts from how much the neighbours differ
 OCTANTS = 8  # parts of half a turn with models of their own
 MAX_CHANNELS = 32

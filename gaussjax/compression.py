@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import (
+  codec,
   container,
   density,
   drawing,
@@ -164,12 +165,13 @@ def _to_size(work: _Work, size: int) -> bytes:
   num_gaussians = round(8 * free / BITS)
   fitted = _fit(work, min(num_gaussians, _most(work)))
   balanced = _balanced_steps(work, fitted)
+  least = finest(*work.image.shape[:2])
   low, high = -24, 56  # in eighths of an octave: far finer, far coarser
   while high - low > 1:
     middle = (low + high) // 2
-    fits = len(_file(work, fitted, coarser(balanced, middle))) <= 0.996 * size
+    fits = len(_file(work, fitted, coarser(balanced, middle, least))) <= 0.996 * size
     low, high = (low, middle) if fits else (middle, high)
-  steps = coarser(balanced, high)
+  steps = coarser(balanced, high, least)
   snapped = quantize(work, fitted, steps)
   data = _file(work, snapped, steps)
   while len(data) > size:  # rarely by more than a few bytes
@@ -255,16 +257,22 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
   return fitted._replace(shape=geometry.to_euler(fitted.shape), canvas=canvas)
 
 
-def coarser(steps: Steps, eighths: int) -> Steps:
-  """All steps longer by so many eighths of an octave, within what a byte holds."""
-  clip = lambda code: min(255, max(0, code))
-  lengths = Steps(*[clip(code + eighths) for code in steps])
-  return lengths._replace(turn=clip(steps.turn - eighths))
+def finest(height: int, width: int) -> Steps:
+  """Steps below which numbers would not fit: 32 bits of `snap`, and the cells of a picture of this size."""
+  side = (1 + 2 * quantization.MARGIN) * max(height, width) / (codec.MAX_CELL - 1)
+  position = quantization.code_of(side / 2**quantization.SPLIT) + 1
+  return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
 
 
-# Codes of each step between which the balanced one is looked for, and how many numbers of a Gaussian it rounds.
-_SEARCHED = {"position": (80, 156, 2), "log_scale": (64, 136, 2), "turn": (208, 136, 1), "color": (48, 136, 3)}
-_FINE = Steps(80, 64, 208, 48)  # finer ones would pass 32 bits
+def coarser(steps: Steps, eighths: int, least: Steps) -> Steps:
+  """All steps longer by so many eighths of an octave, none below `least` nor above what a byte holds."""
+  longer = [min(255, max(code + eighths, low)) for code, low in zip(steps, least, strict=True)]
+  return Steps(*longer)._replace(turn=min(least.turn, max(0, steps.turn - eighths)))
+
+
+# Where each step's search ends, and how many numbers of a Gaussian it rounds.
+_SEARCHED = {"position": (156, 2), "log_scale": (136, 2), "turn": (136, 1), "color": (136, 3)}
+_FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
 
 
 def _balanced_steps(work: _Work, fitted: Gaussians) -> Steps:
@@ -273,11 +281,12 @@ def _balanced_steps(work: _Work, fitted: Gaussians) -> Steps:
   lists = drawing.allocate(fitted)
   squared_error = lambda gaussians: float(_squared_error(gaussians, drawing.allocate(gaussians, lists), target))
   base = squared_error(fitted)
-  found = {}
-  for name, (fine, coarse, numbers) in _SEARCHED.items():
+  found, least = {}, finest(*target.shape[:2])
+  for name, (coarse, numbers) in _SEARCHED.items():
+    fine = getattr(least, name)
     while abs(coarse - fine) > 1:
       middle = (fine + coarse) // 2
-      tried = _FINE._replace(**{name: middle}, **({"log_scale": 88} if name == "turn" else {}))
+      tried = least._replace(**{name: middle}, **({"log_scale": _FINE_FOR_TURN} if name == "turn" else {}))
       snapped, _ = _snap(fitted, quantization.grid(tried))
       within = squared_error(snapped) < base * (1 + numbers * EXCESS)
       fine, coarse = (middle, coarse) if within else (fine, middle)
