@@ -86,6 +86,7 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[
 
   import gaussjax
 
+  gaussjax.startup.release_programs()
   image = gaussjax.read_image(path)
   began, count = time.monotonic(), None
   if effort is not None:

@@ -120,6 +120,7 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, 
   """The row of one fit, or None if it was interrupted."""
   import gaussjax
 
+  gaussjax.startup.release_programs()
   image, recipe = gaussjax.read_image(path), variants.recipe(setting.variant)
   fit = lambda **more: gaussjax.fit(
     image, num_gaussians=setting.num_gaussians, seed=setting.seed, preset=recipe, **more

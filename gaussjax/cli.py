@@ -351,6 +351,7 @@ def _batch(arguments: argparse.Namespace) -> None:
     if target.exists() and not arguments.force:
       print(f"{target}: there already")
       continue
+    gaussjax.startup.release_programs()
     try:
       data, figures = _encode_one(gaussjax, str(source), arguments)
     except ValueError as error:

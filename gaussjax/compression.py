@@ -86,6 +86,8 @@ def encode(
   `size`, bytes, neither exceeded; `target_psnr`, dB, of the decoded picture at 8 bits, reached. `effort` 0 to 9 is
   time. `layers`, 1 to 4, are Gaussians by size: a file that is cut off is drawn from those that are whole.
 
+  Who encodes more than a dozen pictures in a process calls `startup.release_programs` between them.
+
   Raises ValueError for arguments that make no sense or a target out of reach, guards.FitError.
   """
   pixels = image_io.as_image(image).astype(np.float32)

@@ -8,6 +8,20 @@ from pathlib import Path
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 
 
+# Linux gives a process 65,530 mappings of memory unless told; a compiled program takes some forty, and a process
+# that has used them up crashes. An encoding compiles up to a hundred programs.
+MOST_MAPPINGS = 25_000
+
+
+def release_programs() -> None:
+  """Lets go of compiled programs if this process holds very many: for whoever encodes picture after picture."""
+  with contextlib.suppress(OSError):  # no /proc, no such limit
+    if len(Path("/proc/self/maps").read_bytes().splitlines()) > MOST_MAPPINGS:
+      import jax
+
+      jax.clear_caches()
+
+
 def cache_folder() -> Path:
   """Where compiled programs are kept: a folder of the user's own."""
   base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
