@@ -176,9 +176,8 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
   )
   for mine in ours:
     published = bd_rate([(bpp, psnr) for _, bpp, psnr, _ in curves[mine]], list(GAUSSIAN_IMAGE))
-    print(
-      f"{mine} against GaussianImage's published means of all 24: {'no overlap' if published is None else f'{published:.1f}'}"
-    )
+    figure = "no overlap" if published is None else f"{published:.1f}"
+    print(f"{mine} against GaussianImage's published means of all 24: {figure}")
   try:
     report.write_rates(plot, {name: [(bpp, psnr) for _, bpp, psnr, _ in curves[name]] for name in labels})
     print(f"plot in {plot}")
