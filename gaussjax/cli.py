@@ -228,7 +228,7 @@ def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tu
   encoded = gaussjax.encode(image, metadata=kept, progress_fn=progress_fn, **_options(arguments))
   seconds = time.monotonic() - began
   gaussians, header = gaussjax.decode(encoded)
-  decoded = gaussjax.image_io.as_image(gaussjax.image_io.as_uint8(gaussjax.render(gaussians)))
+  decoded = gaussjax.compression.at_8_bits(gaussians)
   pixels = header.height * header.width
   return encoded, {
     "bytes": len(encoded),
@@ -273,14 +273,13 @@ def _decode(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-  from gaussjax import codec, container
+  from gaussjax import codec, container, quantization
 
   data = _input(arguments.input)
   contents = container.read(data)
   header = contents.header
   count = sum(len(layer.minor) for layer in contents.layers)
-  names = ("position", "log_scale", "turn", "color")
-  steps = {f"step {name}": 2 ** (code / 8 - 16) for name, code in zip(names, header.steps, strict=True)}
+  steps = {f"step {name}": quantization.step(code) for name, code in header.steps._asdict().items()}
   bits = codec.field_bits(contents.layers, header.channels, header.steps)
   figures = {
     "size": f"{header.width} x {header.height}",
@@ -303,7 +302,7 @@ def _picture(gaussjax: Any, path: str) -> Any:
   """`[H, W, C]` in [0, 1] of a picture or a `.gjx` file, at 8 bits in the latter case."""
   data = _input(path)
   if data.startswith(gaussjax.container.SIGNATURE):
-    return gaussjax.image_io.as_image(gaussjax.image_io.as_uint8(gaussjax.render(gaussjax.decode(data)[0])))
+    return gaussjax.compression.at_8_bits(gaussjax.decode(data)[0])
   return gaussjax.read_image(data, name=path)
 
 

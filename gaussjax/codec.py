@@ -144,7 +144,7 @@ def code_layer(
     blank = np.zeros((count, channels), np.int64)
     codes = Codes(np.zeros((count, 2), np.int64), empty, empty, empty, empty, blank)
   coder.field = "position"
-  morton = _code_positions(coder, interleave(codes.cells).tolist(), LAYOUT)
+  morton = _code_positions(coder, interleave(codes.cells).tolist())
   cells = deinterleave(np.array(morton, np.int64))
   parts = [coder.even(2 * quantization.SPLIT, value) for value in codes.parts.tolist()]
   near, weights = neighbors(cells, [layer.cells for layer in earlier])
@@ -194,15 +194,15 @@ def field_bits(layers: list[Codes], channels: int, steps: Steps) -> dict[str, fl
   return totals
 
 
-def _code_positions(coder, morton: list[int], layout: _Layout) -> list[int]:
+def _code_positions(coder, morton: list[int]) -> list[int]:
   """Morton codes in ascending order, as gaps: their number of bits in unary, what is below the first in binary."""
   coded, last, context = [], 0, 8 * 16
   for value in morton:
     gap = value - last
-    size = coder.magnitude(layout.gap + min(context >> 4, 15) * entropy.UNARY, gap.bit_length())
+    size = coder.magnitude(LAYOUT.gap + min(context >> 4, 15) * entropy.UNARY, gap.bit_length())
     if size > MAX_CLASS:
       raise entropy.DamagedError("a position is out of range")
-    gap = _code_below(coder, layout.mantissa + size, size, gap)
+    gap = _code_below(coder, LAYOUT.mantissa + size, size, gap)
     last += gap
     if last >= MAX_CELL**2:
       raise entropy.DamagedError("a position is out of range")

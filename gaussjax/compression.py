@@ -141,6 +141,11 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
   return gaussians
 
 
+def at_8_bits(gaussians: Gaussians) -> image_io.FloatImage:
+  """`[H, W, C]` in [0, 1]: the picture as a viewer sees it, which is what PSNRs of files are of."""
+  return image_io.as_image(image_io.as_uint8(drawing.render(gaussians)))
+
+
 class _Work(NamedTuple):
   """What the search for a rate does not change."""
 
@@ -186,11 +191,10 @@ def _to_size(work: _Work, size: int) -> bytes:
 def _to_psnr(work: _Work, target_psnr: float) -> bytes:
   """The smallest file found that reaches `target_psnr` dB: N by what earlier fits reached."""
   best: _Packed | None = None
-  pilot_psnr = _pilot(work)
-  num_gaussians, reached = min(PILOT_GAUSSIANS, _most(work)), pilot_psnr
-  for _ in range(MAX_FITS):
+  num_gaussians, reached = _pilot(work)
+  for index in range(MAX_FITS):
     # A decibel is a factor of 10^0.1 in the error; 0.4 dB more for what quantisation costs after the pilot.
-    lacking = target_psnr + 0.1 - reached + (0.4 if reached is pilot_psnr else 0)
+    lacking = target_psnr + 0.1 - reached + (0.4 if index == 0 else 0)
     num_gaussians = _rounded_count(num_gaussians * 10 ** (lacking / (10 * FALL)), work)
     packed = _packed(work, num_gaussians)
     reached = packed.psnr
@@ -206,9 +210,8 @@ def _to_psnr(work: _Work, target_psnr: float) -> bytes:
 def _to_quality(work: _Work, quality: float) -> bytes:
   """The file at which one more Gaussian would lower the squared error by the worth that `quality` gives it."""
   pixels = work.image.shape[0] * work.image.shape[1]
-  error = (
-    10 ** (-_pilot(work) / 10) * min(PILOT_GAUSSIANS, _most(work)) ** FALL
-  )  # of one Gaussian, by the power law
+  count, psnr = _pilot(work)
+  error = 10 ** (-psnr / 10) * count**FALL  # of one Gaussian, by the power law
   worth = SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels
   return _packed(work, _rounded_count((FALL * error / worth) ** (1 / (1 + FALL)), work)).data
 
@@ -229,10 +232,10 @@ def _most(work: _Work) -> int:
   return max(1, work.image.shape[0] * work.image.shape[1] // LEAST_PIXELS)
 
 
-def _pilot(work: _Work) -> float:
-  """dB that PILOT_GAUSSIANS reach in a short fit."""
-  fitted = _fit(work, min(PILOT_GAUSSIANS, _most(work)), steps=PILOT_STEPS, stage="pilot")
-  return _psnr(fitted, jnp.asarray(work.image))
+def _pilot(work: _Work) -> tuple[int, float]:
+  """(a number of Gaussians, the dB that they reach in a short fit)."""
+  count = min(PILOT_GAUSSIANS, _most(work))
+  return count, _psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), jnp.asarray(work.image))
 
 
 def _packed(work: _Work, num_gaussians: int) -> _Packed:
@@ -240,7 +243,7 @@ def _packed(work: _Work, num_gaussians: int) -> _Packed:
   steps = _balanced_steps(work, fitted)
   snapped = quantize(work, fitted, steps)
   data = _file(work, snapped, steps)
-  picture = image_io.as_uint8(drawing.render(decode(data)[0])).astype(np.float32) / 255
+  picture = at_8_bits(decode(data)[0])
   return _Packed(data, float(metrics.psnr(jnp.asarray(picture), jnp.asarray(work.image))))
 
 
@@ -317,12 +320,13 @@ def quantize(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
   per_stage = EFFORTS[work.effort][1]
   rank = jax.random.permutation(jax.random.key(work.seed), count)
   state = fitter.init(fitted)
+  nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
   shares = _Shares(jnp.zeros(count, bool), jnp.zeros(count, bool))
   for index, (geometry_share, color_share) in enumerate(STAGES):
     larger = _Shares(rank < geometry_share * count, rank < color_share * count)
     params = _rounded(state.params, grid, shares, larger)
     shares = larger
-    moments = fitting.forget(state.opt_state, fitter.init(params).opt_state, jnp.ones(count, bool))
+    moments = fitting.forget(state.opt_state, nothing_learnt, everyone)
     lists = drawing.allocate(params, state.lists)
     state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), lists=lists)
     begun = index * per_stage
@@ -332,8 +336,7 @@ def quantize(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
     host = fitting.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
     key, stop = jax.random.key(index), Stop(max_steps=per_stage)
     state = fitting.run(key, fitter, fitting.begin(state), (target, shares), stop=stop, host=host).state
-  everything = _Shares(*[jnp.ones(count, bool)] * 2)
-  return _rounded(state.params, grid, shares, everything)
+  return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
 
 
 class _Shares(NamedTuple):

@@ -115,14 +115,14 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
     raise FormatError(f"got {len(data)} bytes, expected at most {limits.file_bytes}")
   if not data.startswith(SIGNATURE):
     raise FormatError("not a .gjx file: its signature is missing")
-  chunks, whole = _chunks(data)
-  if not chunks or chunks[0][0] != HEADER:
+  found, whole = chunks(data)
+  if not found or found[0][0] != HEADER:
     raise FormatError("damaged: no header")
-  header = _header(chunks[0][1], limits)
+  header = _header(found[0][1], limits)
   metadata, bodies = {}, []
   names = {kind: name for name, kind in METADATA.items()}
-  sizes = [("header", chunks[0][2])]
-  for kind, body, size in chunks[1:]:
+  sizes = [("header", found[0][2])]
+  for kind, body, size in found[1:]:
     if kind == LAYER:
       bodies.append(body)
       sizes.append((f"layer {len(bodies)}", size))
@@ -142,22 +142,22 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
   return Contents(header, _layers(header, bodies, limits), metadata, sizes)
 
 
-def _chunks(data: bytes) -> tuple[list[tuple[int, bytes, int]], bool]:
-  """(kind, data, size) of each whole chunk, and whether the file ends with one. Raises for a wrong CRC."""
-  chunks, position = list[tuple[int, bytes, int]](), len(SIGNATURE)
+def chunks(data: bytes) -> tuple[list[tuple[int, bytes, int]], bool]:
+  """(kind, data, size) of each whole chunk, and whether the file ends with one. Checks CRCs: FormatError."""
+  found, position = list[tuple[int, bytes, int]](), len(SIGNATURE)
   while position < len(data):
     try:
       length, begin = read_varint(data, position + 1)
     except IndexError:
-      return chunks, False
+      return found, False
     end = begin + length
     if end + 4 > len(data):
-      return chunks, False
+      return found, False
     if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[position:end]):
       raise FormatError(f"damaged: the check sum of the chunk at byte {position} is wrong")
-    chunks.append((data[position], data[begin:end], end + 4 - position))
+    found.append((data[position], data[begin:end], end + 4 - position))
     position = end + 4
-  return chunks, True
+  return found, True
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:

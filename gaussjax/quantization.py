@@ -69,6 +69,11 @@ def code_of(step: float) -> int:
   return min(255, max(0, round(8 * (math.log2(step) + 16))))
 
 
+def step(code: int) -> float:
+  """What a code stands for."""
+  return 2 ** (code / 8 - 16)
+
+
 def fixed(code: int) -> int:
   """A step in 1 / 2^16, rounded down."""
   whole, eighth = divmod(code - STEP_ZERO, 8)
@@ -85,7 +90,7 @@ def decorrelation(channels: int) -> NDArray:
 
 def grid(steps: Steps) -> Grid:
   """What a file's steps amount to."""
-  position, log_scale, _, color = (2 ** (code / 8 - 16) for code in steps)
+  position, log_scale, _, color = map(step, steps)
   scale = fixed(steps.log_scale)
   return Grid(position, log_scale, color, fixed(steps.turn) * scale >> 16, COLOR_EXPONENT * scale >> 16)
 
