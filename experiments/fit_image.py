@@ -37,7 +37,7 @@ def define_flags() -> None:
   flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
   flags.DEFINE_enum("loss", None, ["l1", "l2", "perceptual"], "What is made small; without it the recipe's.")
   flags.DEFINE_enum("init", None, list(INITIALIZERS), "Where the Gaussians start; without it the recipe's.")
-  flags.DEFINE_bool("relocate", None, "Density control on or off; without it the recipe's.")
+  flags.DEFINE_enum("density", None, ["none", "relocate", "split"], "Density control; without it the recipe's.")
   flags.DEFINE_integer("seed", 0, "Seed of the random numbers.")
   flags.DEFINE_integer("height", None, "Resize the image to this height first (area average).")
   flags.DEFINE_integer("width", None, "Resize the image to this width first.")
@@ -89,7 +89,7 @@ def recipe_from_flags():
   """The recipe that the flags describe."""
   import functools
 
-  from gaussjax import density, geometry, initializers, losses, rendering
+  from gaussjax import density, geometry, initializers, losses, recipes, rendering
 
   base = variants.recipe(FLAGS.preset)
   initialize: Any = base.initialize
@@ -97,11 +97,13 @@ def recipe_from_flags():
     initialize = functools.partial(initializers.random, random_colors=True)
   elif FLAGS.init is not None:
     initialize = getattr(initializers, FLAGS.init)
-  relocate = base.relocate if FLAGS.relocate is None else density.relocate if FLAGS.relocate else None
+  elif FLAGS.blend != "weighted_average":
+    initialize = recipes.Recipe().initialize  # the presets' own start is for the weighted average
+  policies: Any = {None: base.policy, "none": None, "relocate": density.relocate, "split": density.split}
   return base._replace(
     loss=base.loss if FLAGS.loss is None else getattr(losses, FLAGS.loss),
     initialize=initialize,
-    relocate=relocate,
+    policy=policies[FLAGS.density],
     parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),
     blend=getattr(rendering, FLAGS.blend),
     learning_rate=base.learning_rate if FLAGS.learning_rate is None else FLAGS.learning_rate,

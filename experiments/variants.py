@@ -5,8 +5,9 @@ from typing import Any
 
 PRESETS = ("fast", "balanced", "best")
 LEVERS = (
-  *("random", "structure_tensor", "superpixels", "start_solve", "fixed", "random_fixed", "constant", "final_solve"),
-  *("perceptual", "cholesky", "log_cholesky", "v1"),
+  *("random", "gradient_sampled", "structure_tensor", "superpixels", "start_solve", "final_solve"),
+  *("fixed", "random_fixed", "split", "merge", "prune"),
+  *("constant", "adan", "lbfgs", "perceptual", "cholesky", "log_cholesky", "v1"),
 )
 NAMES = PRESETS + LEVERS
 
@@ -14,15 +15,20 @@ NAMES = PRESETS + LEVERS
 def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
-  random, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours there, at the end;
-  fixed: no density control; random_fixed: a random start without it; constant: constant rates; perceptual: the
-  loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
+  random, gradient_sampled, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours
+  there, at the end; fixed: no density control; random_fixed: a random start without it; split, merge: those
+  policies before relocation; prune: half as many Gaussians again at first, pruned to N; constant: constant rates;
+  adan, lbfgs (without density control): the optimiser; perceptual: the loss; cholesky, log_cholesky: the shape;
+  v1: the first version's recipe.
   """
+  import functools
+
   import gaussjax
-  from gaussjax import geometry, initializers, losses, optimizers, recipes
+  from gaussjax import density, geometry, initializers, losses, optimizers, recipes
 
   if name in recipes.PRESETS:
     return recipes.PRESETS[name]
+  before_relocation = lambda policy: functools.partial(density.sequence, policies=(policy, density.relocate))
   levers: dict[str, Callable[[gaussjax.Recipe], gaussjax.Recipe]] = {
     "random": lambda r: r._replace(initialize=initializers.random),
     "structure_tensor": lambda r: r._replace(initialize=initializers.structure_tensor),
@@ -30,8 +36,14 @@ def recipe(name: str) -> Any:
     "start_solve": lambda r: r._replace(start_solve=20),
     "final_solve": lambda r: r._replace(final_solve=20),
     "perceptual": lambda r: r._replace(loss=losses.perceptual),
-    "random_fixed": lambda r: r._replace(initialize=initializers.random, relocate=None),
-    "fixed": lambda r: r._replace(relocate=None),
+    "gradient_sampled": lambda r: r._replace(initialize=initializers.gradient_sampled),
+    "random_fixed": lambda r: r._replace(initialize=initializers.random, policy=None),
+    "fixed": lambda r: r._replace(policy=None),
+    "split": lambda r: r._replace(policy=before_relocation(density.split)),
+    "merge": lambda r: r._replace(policy=before_relocation(density.merge)),
+    "prune": lambda r: r._replace(policy=density.prune, provision=1.5),
+    "adan": lambda r: r._replace(optimizer=optimizers.adan),
+    "lbfgs": lambda r: r._replace(optimizer=optimizers.lbfgs, policy=None),
     "constant": lambda r: r._replace(schedule=optimizers.constant),
     "cholesky": lambda r: r._replace(parameterize=geometry.to_cholesky),
     "log_cholesky": lambda r: r._replace(parameterize=geometry.to_log_cholesky),

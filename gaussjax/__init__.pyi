@@ -1,5 +1,6 @@
 from . import (
   checkpoints as checkpoints,
+  clock as clock,
   codec as codec,
   compression as compression,
   container as container,
@@ -13,6 +14,7 @@ from . import (
   image_io as image_io,
   initializers as initializers,
   losses as losses,
+  lpips as lpips,
   metrics as metrics,
   optimizers as optimizers,
   passes as passes,
@@ -20,6 +22,7 @@ from . import (
   recipes as recipes,
   rendering as rendering,
   report as report,
+  resumption as resumption,
   similarity as similarity,
   solvers as solvers,
   startup as startup,

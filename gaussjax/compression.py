@@ -183,7 +183,7 @@ def _to_size(work: _Work, size: int) -> bytes:
   data = _file(work, snapped, steps)
   while len(data) > size:  # rarely by more than a few bytes
     share = (len(data) - size) / len(data) + 0.002
-    snapped = _without_least(snapped, max(1, math.ceil(share * len(snapped.means))))
+    snapped = _without_least(snapped, jnp.asarray(work.image), max(1, math.ceil(share * len(snapped.means))))
     data = _file(work, snapped, steps)
   return data
 
@@ -383,12 +383,12 @@ def _stage_fitter(height: int, width: int) -> fitting.Fitter:
   return fitting.fitter(loss_fn, optimizer, lists=recipes.LISTS)
 
 
-def _without_least(gaussians: Gaussians, count: int) -> Gaussians:
-  """The set without its `count` least important Gaussians, at least one left."""
+def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
+  """The set without the `count` Gaussians that cost least to remove, at least one left."""
   canvas = geometry.canvas_of(gaussians)
   rasterizer = drawing.rasterizer(gaussians, drawing.allocate(gaussians), canvas.height, canvas.width)
-  worth = density.importance(gaussians.colors, drawing.picture(gaussians, rasterizer), rasterizer)
-  kept = jnp.sort(jnp.argsort(worth)[min(count, len(worth) - 1) :])
+  cost = density.removal_cost(gaussians, rasterizer, drawing.picture(gaussians, rasterizer), target)
+  kept = jnp.sort(jnp.argsort(cost)[min(count, len(cost) - 1) :])
   return jax.tree.map(lambda leaf: leaf[kept], gaussians._replace(canvas=None))._replace(canvas=canvas)
 
 

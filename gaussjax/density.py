@@ -1,66 +1,235 @@
-"""Density control at a fixed number of Gaussians: those that matter least move to where the error is.
+"""Density control at a fixed number of places: which Gaussians leave, and where new ones begin.
 
-The set keeps its size, so a compiled step serves the whole fit and the budget is never exceeded.
+A policy is a function `(key, scene) -> (gaussians, fresh [N] bool)`: the set keeps its size, so that one compiled
+step serves the whole fit, and the `fresh` ones get new moments. A Gaussian that is not in use is parked where no
+pixel sees it (`geometry.park`); whoever needs a place takes those first. All are for the weighted average.
 """
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gaussjax import geometry, rendering
-from gaussjax.initializers import color_under
-from gaussjax.types import Array, Euler, Gaussians
+from gaussjax import geometry, numerics, optimizers, rendering
+from gaussjax.types import Array, Cholesky, Euler, Gaussians
+
+# Sizes of new Gaussians, standard deviations in units of the spacing sqrt(W H / N): the residual picks one of them.
+BIRTH_SCALES = (0.09, 0.14, 0.22, 0.35, 0.56)
+LEAST_BIRTH = 0.7  # pixels: finer than that a residual is noise
+APART = 2  # pixels: of births nearer to each other than this, only the one that promises most
 
 
-def relocate(
-  key: Array,
-  gaussians: Gaussians,
-  rasterizer: rendering.Rasterizer,
-  target: Array,
-  *,
-  share: float = 0.05,
-  shrink: float = 0.9,
-) -> tuple[Gaussians, Array]:
-  """Moves the least important `share` to pixels drawn by their squared error: (set, moved `[N]` bool).
+class Scene(NamedTuple):
+  """What a policy sees of a fit."""
 
-  For the weighted average. A moved Gaussian takes the colour of its pixel, a scale exp(-shrink) times that of the
-  Gaussians around it and a random angle: it starts as a detail within what is there.
+  gaussians: Gaussians
+  rasterizer: rendering.Rasterizer  # of the set, at the size of the target
+  target: Array  # [H, W, C]
+  opt_state: Any  # the optimiser's, which knows the accumulated gradients
+  budget: int  # visible Gaussians that the set may have in the end
+  progress: Array  # [] share of the steps done
+
+
+Policy = Callable[[Array, Scene], tuple[Gaussians, Array]]
+
+
+def relocate(key: Array, scene: Scene, *, share: float = 0.1) -> tuple[Gaussians, Array]:
+  """The `share` that costs least to remove moves to where new Gaussians take most from the squared error."""
+  return _relocated(key, scene, share, jnp.zeros((), jnp.int32))
+
+
+def prune(key: Array, scene: Scene, *, until: float = 0.5, share: float = 0.1) -> tuple[Gaussians, Array]:
+  """For a fit that begins with too many: parks those that cost least, and relocates a `share` of the others.
+
+  From all places the visible ones fall, by equal ratios, to the budget when the share `until` of the steps is done.
   """
-  count = round(share * gaussians.means.shape[0])
-  log_scales = jnp.mean(jnp.log(geometry.scales(gaussians)), axis=1, keepdims=True)
-  drawn = rendering.weighted_average(
-    rasterizer,
-    jnp.concatenate([gaussians.colors, log_scales], 1),
-    jnp.append(geometry.canvas_of(gaussians).background, jnp.mean(log_scales)),
-  )
-  prediction, around = drawn[..., :-1], drawn[..., -1]
-  least = jnp.argsort(importance(gaussians.colors, prediction, rasterizer))[:count]
-  key_pixels, key_offsets, key_thetas = jax.random.split(key, 3)
-  error = jnp.sum(jnp.square(prediction - target), axis=-1).ravel() + jnp.finfo(target.dtype).tiny
-  pixels = jax.random.choice(key_pixels, error.size, (count,), replace=count > error.size, p=error / jnp.sum(error))
-  corners = jnp.stack([pixels % target.shape[1], pixels // target.shape[1]], -1)
-  means = corners + jax.random.uniform(key_offsets, (count, 2), target.dtype)
-  euler = Euler(
-    jnp.broadcast_to(around.ravel()[pixels][:, None] - shrink, (count, 2)),
-    jax.random.uniform(key_thetas, (count,), target.dtype, maxval=jnp.pi),
-  )
-  shape = geometry.TO_SHAPE[type(gaussians.shape)](euler)
-  log_weights = None if gaussians.log_weights is None else jnp.zeros(count, target.dtype)
-  moved = Gaussians(means, shape, color_under(target, means), log_weights)
-  put = jax.tree.map(lambda old, new: old.at[least].set(new), gaussians._replace(canvas=None), moved)
-  return put._replace(canvas=gaussians.canvas), jnp.zeros(len(gaussians.means), bool).at[least].set(True)
+  places = len(scene.gaussians.means)
+  course = (scene.budget / places) ** jnp.minimum(scene.progress / until, 1)
+  return _relocated(key, scene, share, places - jnp.round(places * course).astype(jnp.int32))
 
 
-def importance(colors: Array, prediction: Array, rasterizer: rendering.Rasterizer) -> Array:
-  """`[N]`, sum_p (w_i / W) |c_i - prediction|^2: about how much the picture changes without Gaussian i.
+def _relocated(key: Array, scene: Scene, share: float, idle: Array) -> tuple[Gaussians, Array]:
+  """Parks the `idle` [] that cost least, and relocates the `share` that comes after them."""
+  gaussians, places = scene.gaussians, len(scene.gaussians.means)
+  count, prediction = max(1, round(share * places)), picture(scene)
+  order = jnp.argsort(_costs(scene, prediction))
+  leaving = jax.lax.dynamic_slice(order, (idle,), (count,))
+  born = births(key, prediction, scene.target, count, budget=scene.budget)
+  moved, fresh = _put(gaussians, leaving, born)
+  return geometry.park(moved, jnp.argsort(order) < idle), fresh
 
-  By expanding the square it is one adjoint of `splat`. A Gaussian among others of its own colour counts for
-  nothing, however much of the picture it covers; one that no pixel sees counts for less, -inf.
+
+def split(key: Array, scene: Scene, *, share: float = 0.04) -> tuple[Gaussians, Array]:
+  """The `share` with the greatest accumulated gradients become two each, in the places of those that cost least.
+
+  One that is larger than the median splits along its major axis into two of 1 / 1.6 its scales; a smaller one is
+  cloned, the clone drawn from its own distribution (Kerbl et al., "3D Gaussian Splatting", 2023).
+  """
+  gaussians, count = scene.gaussians, max(1, round(share * len(scene.gaussians.means)))
+  cost = _costs(scene, picture(scene))
+  leaving = jnp.argsort(cost)[:count]
+  unrest = optimizers.gradient_of_means(scene.opt_state).at[leaving].set(-jnp.inf)
+  _, parents = jax.lax.top_k(jnp.where(jnp.isneginf(cost), -jnp.inf, unrest), count)
+  whole = jax.tree.map(lambda leaf: leaf[parents], gaussians._replace(canvas=None))
+  euler = geometry.to_euler(whole.shape)
+  size = jnp.sum(euler.log_scales, axis=1)
+  large = (size > jnp.median(jnp.sum(geometry.to_euler(gaussians.shape).log_scales, axis=1)))[:, None]
+  axes = jnp.stack([jnp.cos(euler.thetas), jnp.sin(euler.thetas)], axis=1)
+  across = jnp.stack([-axes[:, 1], axes[:, 0]], axis=1)
+  scales = jnp.exp(euler.log_scales)
+  drawn = jax.random.normal(key, (count, 2), whole.means.dtype) * scales
+  half = 0.6 * scales[:, :1] * axes
+  shape = euler._replace(log_scales=euler.log_scales - large * math.log(1.6))
+  first = whole._replace(means=jnp.where(large, whole.means + half, whole.means), shape=shape)
+  strewn = whole.means + drawn[:, :1] * axes + drawn[:, 1:] * across
+  second = whole._replace(means=jnp.where(large, whole.means - half, strewn), shape=shape)
+  halved, one = _put(gaussians, parents, first)
+  divided, other = _put(halved, leaving, second)
+  return divided, one | other
+
+
+def merge(
+  key: Array, scene: Scene, *, distance: float = 0.5, color: float = 0.03, ratio: float = 0.7
+) -> tuple[Gaussians, Array]:
+  """Near-duplicates become one, and their second place is parked.
+
+  Two are duplicates if each is the other's nearest, their means are within `distance` standard deviations, their
+  colours within `color` and their areas within e^`ratio`. The one keeps their mass, mean and covariance together.
+  """
+  del key
+  gaussians = scene.gaussians
+  other = _nearest(gaussians.means)
+  index = jnp.arange(len(other))
+  s = jax.vmap(geometry.factor)(gaussians.shape)
+  xx, xy, yy = jnp.sum(s[:, 0] ** 2, 1), jnp.sum(s[:, 0] * s[:, 1], 1), jnp.sum(s[:, 1] ** 2, 1)
+  mass = jnp.sqrt(jnp.maximum(xx * yy - xy**2, numerics.TINY_SCALE**4))
+  apart = gaussians.means[other] - gaussians.means
+  near = jnp.sum(apart**2, 1) < distance**2 * jnp.minimum(mass, mass[other])
+  alike = jnp.max(jnp.abs(gaussians.colors[other] - gaussians.colors), 1) < color
+  sized = jnp.abs(jnp.log(mass[other] / mass)) < ratio
+  pair = (other[other] == index) & near & alike & sized & geometry.visible(gaussians)
+  keeps, leaves = pair & (index < other), pair & (index > other)
+  share = (mass[other] / (mass + mass[other]))[:, None]
+  mix = lambda a: a + share.reshape(-1, *[1] * (a.ndim - 1)) * (a[other] - a)
+  extra = share * (1 - share) * jnp.stack([apart[:, 0] ** 2, apart[:, 0] * apart[:, 1], apart[:, 1] ** 2], 1)
+  xx, xy, yy = mix(xx) + extra[:, 0], mix(xy) + extra[:, 1], mix(yy) + extra[:, 2]
+  l11 = jnp.sqrt(jnp.maximum(xx, numerics.TINY_SCALE**2))
+  joint = Cholesky(l11, xy / l11, numerics.safe_sqrt(yy - (xy / l11) ** 2))
+  shape = geometry.TO_SHAPE[type(gaussians.shape)](joint)
+  merged = gaussians._replace(means=mix(gaussians.means), shape=shape, colors=mix(gaussians.colors))
+  choose = lambda new, old: jnp.where(keeps.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+  result = jax.tree.map(choose, merged._replace(canvas=None), gaussians._replace(canvas=None))
+  return geometry.park(result._replace(canvas=gaussians.canvas), leaves), pair
+
+
+def sequence(key: Array, scene: Scene, *, policies: tuple[Policy, ...]) -> tuple[Gaussians, Array]:
+  """One policy after the other, each on what the one before left, all by the costs of the set as it was drawn.
+
+  Only the first may rely on the picture; the others must be content with Gaussians that were parked since.
+  """
+  fresh = jnp.zeros(len(scene.gaussians.means), bool)
+  for index, policy in enumerate(policies):
+    gaussians, changed = policy(jax.random.fold_in(key, index), scene)
+    scene, fresh = scene._replace(gaussians=gaussians), fresh | changed
+  return scene.gaussians, fresh
+
+
+def picture(scene: Scene) -> Array:
+  """`[H, W, C]`, what the set draws."""
+  canvas = geometry.canvas_of(scene.gaussians)
+  return canvas.blend(scene.rasterizer, scene.gaussians.colors, canvas.background)
+
+
+def removal_cost(gaussians: Gaussians, rasterizer: rendering.Rasterizer, prediction: Array, target: Array) -> Array:
+  """`[N]`, by how much the squared error, summed over the picture, rises without Gaussian i; exact.
+
+  Without it a pixel's colour moves by a (prediction - c_i), a = w_i / (W - w_i), W the sum of all weights with the
+  background's. One that no pixel sees, or that is parked, counts for less than any other: -inf.
   """
   total = rendering.coverage(rasterizer)[..., None] + rasterizer.tail
-  square = jnp.sum(jnp.square(prediction), axis=-1, keepdims=True)
-  image = jnp.concatenate([jnp.ones_like(total), prediction, square], axis=-1) / total
-  _, adjoint = jax.vjp(rasterizer.splat, jnp.zeros((colors.shape[0], image.shape[-1]), colors.dtype))
-  pulled = jnp.exp(rasterizer.log_weights)[:, None] * adjoint(image)[0]
-  cross = jnp.sum(colors * pulled[:, 1:-1], axis=1)
-  squares = jnp.sum(jnp.square(colors), axis=1) * pulled[:, 0] - 2 * cross + pulled[:, -1]
-  return jnp.where(pulled[:, 0] > 0, squares, -jnp.inf)
+  channels, factors = prediction.shape[-1], jnp.exp(rasterizer.log_weights)
+
+  def collect(weight: Array, values: tuple[Array, ...], pixel: tuple[Array, ...]) -> tuple[Array, ...]:
+    weight, all_weights = weight * values[-1], pixel[0]
+    change = weight / jnp.maximum(all_weights - weight, rasterizer.tail)
+    rise = jnp.zeros_like(weight)
+    for color, drawn, error in zip(values, pixel[1 : 1 + channels], pixel[1 + channels :], strict=False):
+      moved = change * (drawn - color)
+      rise += moved * (2 * error + moved)
+    return rise, weight
+
+  values = jnp.concatenate([gaussians.colors, factors[:, None]], axis=1)
+  image = jnp.concatenate([total, prediction, prediction - target], axis=-1)
+  cost, seen = rasterizer.gather(collect, values, image)
+  return jnp.where((seen > 0) & geometry.visible(gaussians), cost, -jnp.inf)
+
+
+def _costs(scene: Scene, prediction: Array) -> Array:
+  return removal_cost(scene.gaussians, scene.rasterizer, prediction, scene.target)
+
+
+def births(key: Array, prediction: Array, target: Array, count: int, *, budget: int) -> Gaussians:
+  """`count` round Gaussians that take most from the squared error, by matched filters on the residual r.
+
+  A Gaussian k of scale s, added at a pixel with the amplitude <k, r> / <k, k>, takes <k, r>^2 / <k, k> from the sum
+  of squares; with G_s r the residual blurred by a unit Gaussian that is 4 pi s^2 |G_s r|^2, the amplitude 2 G_s r.
+  The best of BIRTH_SCALES counts for each pixel, and pixels that promise less than one within APART come last.
+  `budget` Gaussians share the picture: their spacing is the unit of the scales.
+  """
+  height, width, _ = target.shape
+  spacing = math.sqrt(height * width / budget)
+  scales = jnp.asarray([max(LEAST_BIRTH, spacing * scale) for scale in BIRTH_SCALES], prediction.dtype)
+  blurred = blurs(target - prediction, scales)
+  gains = 4 * math.pi * scales[:, None, None] ** 2 * jnp.sum(jnp.square(blurred), axis=-1)
+  best, gain = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
+  window = (2 * APART + 1,) * 2
+  peak = jax.lax.reduce_window(gain, -jnp.inf, jax.lax.max, window, (1, 1), "SAME") <= gain
+  _, pixels = jax.lax.top_k(jnp.where(peak, gain, gain - 2 * jnp.max(gain)).ravel(), count)
+  amplitude = 2 * jnp.take_along_axis(blurred, best[None, ..., None], axis=0)[0]
+  chosen = lambda image: image.reshape(height * width, -1)[pixels]
+  means = jnp.stack([pixels % width, pixels // width], -1).astype(prediction.dtype) + 0.5
+  log_scales = jnp.broadcast_to(jnp.log(scales)[chosen(best)], (count, 2))
+  thetas = jax.random.uniform(key, (count,), prediction.dtype, maxval=math.pi)
+  return Gaussians(means, Euler(log_scales, thetas), chosen(prediction) + chosen(amplitude))
+
+
+def blurs(image: Array, scales: Array) -> Array:
+  """`[S, H, W, C]`, `image` `[H, W, C]` blurred by unit Gaussians of `scales` `[S]` pixels; zeros around it."""
+  height, width, _ = image.shape
+  margin = 8  # what wraps round beyond this is weak, and only ranks births
+  padded = jnp.pad(image, ((0, margin), (0, margin), (0, 0)))
+  spectrum = jnp.fft.rfft2(padded, axes=(0, 1))
+  y, x = jnp.fft.fftfreq(padded.shape[0]), jnp.fft.rfftfreq(padded.shape[1])
+  square = (y[:, None] ** 2 + x**2).astype(image.dtype)
+  transfer = jnp.exp(-2 * math.pi**2 * scales[:, None, None] ** 2 * square)[..., None]
+  blurred = jnp.fft.irfft2(transfer * spectrum, s=padded.shape[:2], axes=(1, 2))
+  return blurred[:, :height, :width].astype(image.dtype)
+
+
+def _put(gaussians: Gaussians, places: Array, new: Gaussians) -> tuple[Gaussians, Array]:
+  """The set with `new` Gaussians in `places` `[K]`, and which those are, `[N]` bool."""
+  if gaussians.log_weights is not None and new.log_weights is None:
+    new = new._replace(log_weights=jnp.zeros(len(places), gaussians.means.dtype))
+  new = new._replace(shape=geometry.TO_SHAPE[type(gaussians.shape)](new.shape))
+  put = jax.tree.map(lambda old, leaf: old.at[places].set(leaf), gaussians._replace(canvas=None), new)
+  fresh = jnp.zeros(len(gaussians.means), bool).at[places].set(True)
+  return put._replace(canvas=gaussians.canvas), fresh
+
+
+def _nearest(means: Array) -> Array:
+  """`[N]` int32, each Gaussian's nearest other one, by a k-d tree on the host; itself if there is no other."""
+
+  def find(means: np.ndarray) -> np.ndarray:
+    from scipy.spatial import cKDTree
+
+    means = np.asarray(means)
+    if len(means) < 2 or not np.isfinite(means).all():
+      return np.arange(len(means), dtype=np.int32)
+    index = np.arange(len(means))
+    found = cKDTree(means).query(means, k=2)[1]
+    return np.where(found[:, 0] == index, found[:, 1], found[:, 0]).astype(np.int32)
+
+  return jax.pure_callback(find, jax.ShapeDtypeStruct(means.shape[:1], jnp.int32), means)

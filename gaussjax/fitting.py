@@ -66,9 +66,13 @@ def fitter(
   optimizer: optax.GradientTransformationExtraArgs,
   *,
   lists: Lists = NO_LISTS,
+  project: Callable[[Gaussians], Gaussians] = lambda params: params,
   check: Callable[[Array, Gaussians, Gaussians], None] | None = None,
 ) -> Fitter:
-  """The gradient descent of `loss_fn`; `check(loss, gradients, params)` may hold chex assertions."""
+  """The gradient descent of `loss_fn`, each step followed by `project`.
+
+  `check(loss, gradients, params)` may hold chex assertions.
+  """
 
   def init(params: Gaussians) -> State:
     rate = jnp.ones((), params.means.dtype)
@@ -77,8 +81,12 @@ def fitter(
   def attempt(state: State, target: Any, progress: Array) -> tuple[State, Array, Gaussians, Array]:
     valid, overflow = lists.refresh(state.params, state.lists)
     loss, gradients = jax.value_and_grad(loss_fn)(state.params, valid, target)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, progress=progress)
-    params = optax.apply_updates(state.params, optax.tree.scale(state.rate, updates))
+    # A line search goes where the lists may no longer hold.
+    value_fn = lambda params: loss_fn(params, lists.refresh(params, valid)[0], target)
+    updates, opt_state = optimizer.update(
+      gradients, state.opt_state, state.params, progress=progress, value=loss, grad=gradients, value_fn=value_fn
+    )
+    params = project(optax.apply_updates(state.params, optax.tree.scale(state.rate, updates)))
     return State(params, opt_state, state.step + 1, state.rate, valid), loss, gradients, overflow
 
   def step(state: State, target: Any, progress: Array) -> tuple[State, Info]:
@@ -155,9 +163,11 @@ class Host(NamedTuple):
   lists: Lists = NO_LISTS
   progress_fn: Progress | None = None
   advance: Callable = advance
-  control: Callable[[Array, State, Any], State] | None = None  # (key, state, target) -> state: density control
+  control: Callable[[Array, State, Any, float], State] | None = None
+  # density control: (key, state, target, share of the steps done) -> state
+  admits: Callable[[State], bool] = lambda state: True  # whether a state's set may be the result
   control_every: int = 3 * LOG_EVERY  # steps, a multiple of LOG_EVERY
-  control_until: float = 0.6  # share of the steps after which the set is left to settle
+  control_until: float = 0.75  # share of the steps after which the set is left to settle
   save: Callable[[Run], None] | None = None  # called at every record, and when the fit is asked to stop
   retries: int = 3  # roll-backs after which a step that is not finite is an error
 
@@ -195,7 +205,8 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
       now = _measured(now._replace(state=state), target, host, timing)
       if host.control is not None and controls_at(host, until, max_steps):
         # Keyed by the step, so that a fit that goes on from here draws what it would have drawn.
-        now = now._replace(state=host.control(jax.random.fold_in(key, until), state, target))
+        progress = until / max_steps
+        now = now._replace(state=host.control(jax.random.fold_in(key, until), state, target, progress))
       state = now.state
       if host.save is not None:
         host.save(now)
@@ -208,7 +219,7 @@ def _measured(now: Run, target: Any, host: Host, timing: Record) -> Run:
   record = {"step": int(state.step), **host.measure(state, target), **timing}
   if host.progress_fn is not None:
     host.progress_fn(record)
-  better = record["loss"] < now.best_loss
+  better = record["loss"] < now.best_loss and host.admits(state)
   best, loss = (state.params, record["loss"]) if better else (now.best, now.best_loss)
   return Run(state, best, loss, [*now.history, record])
 
@@ -236,10 +247,14 @@ def controls_at(host: Host, step: int, max_steps: int) -> bool:
 def forget(opt_state: Any, fresh: Any, moved: Array) -> Any:
   """`opt_state` with the moments of `fresh` for the Gaussians that `moved` `[N]`; the others keep theirs.
 
-  Every array of an optimiser's state is a moment of N Gaussians; its counters are scalars.
+  Every array of the optimiser's state must be a moment of N Gaussians, its counters scalars: ValueError otherwise.
   """
 
   def one(old: Array, new: Array) -> Array:
+    if old.ndim and len(old) != len(moved):
+      raise ValueError(
+        "got an optimiser whose memory is not by Gaussian, expected one that is, or no density control"
+      )
     return old if old.ndim == 0 else jnp.where(moved.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
   return jax.tree.map(one, opt_state, fresh)

@@ -53,6 +53,27 @@ def _(shape: LogCholesky) -> Array:
   return factor(Cholesky(jnp.exp(shape.log_l11), shape.l21, jnp.exp(shape.log_l22)))
 
 
+@functools.singledispatch
+def enlarged(shape: Shape, by: Array) -> Shape:
+  """The shape whose S is `by` [] times as large. One Gaussian."""
+  raise TypeError(f"got {type(shape).__name__}, expected one of Euler, Cholesky, LogCholesky")
+
+
+@enlarged.register
+def _(shape: Euler, by: Array) -> Shape:
+  return shape._replace(log_scales=shape.log_scales + jnp.log(by))
+
+
+@enlarged.register
+def _(shape: Cholesky, by: Array) -> Shape:
+  return Cholesky(*[length * by for length in shape])
+
+
+@enlarged.register
+def _(shape: LogCholesky, by: Array) -> Shape:
+  return LogCholesky(shape.log_l11 + jnp.log(by), shape.l21 * by, shape.log_l22 + jnp.log(by))
+
+
 def covariance(s: Array, floor: Array) -> tuple[Array, Array, Array, Array]:
   """Sigma = S S^T + diag(floor^2) as (xx, xy, yy, determinant); `s` `[2, 2]`, `floor` `[2]` pixels.
 
@@ -104,19 +125,50 @@ def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:
   return Geometry(*jax.vmap(one, in_axes=(0, 0, 0, None))(means, gaussians.shape, log_weights, affine))
 
 
+CONTAINED = 10.0  # longer sides of the picture
+
+
+def contain(gaussians: Gaussians) -> Gaussians:
+  """The set with each Gaussian of a scale beyond CONTAINED times the longer side shrunk to that.
+
+  A projection, for after a step: what is flat over the whole picture has next to no gradient left that could hold
+  it, and Adam, whose steps do not shrink with the gradient, would drive it out of all bounds.
+  """
+  canvas = canvas_of(gaussians)
+  ratio = CONTAINED * max(canvas.height, canvas.width) / scales(gaussians)[:, 0]
+  return gaussians._replace(shape=jax.vmap(enlarged)(gaussians.shape, jnp.minimum(ratio, 1)))
+
+
 PARKED = -1e5  # pixels, both coordinates: no support reaches from there into a picture
 
 
+def park(gaussians: Gaussians, leaving: Array) -> Gaussians:
+  """The set with those that are `leaving` `[N]` bool put where no pixel sees them: their places are free."""
+  return gaussians._replace(means=jnp.where(leaving[:, None], PARKED, gaussians.means))
+
+
+def visible(gaussians: Gaussians) -> Array:
+  """`[N]` bool: not parked."""
+  return gaussians.means[:, 0] > PARKED / 2
+
+
+def live(gaussians: Gaussians) -> Gaussians:
+  """The set without parked Gaussians. Host: the size of the result is read from values."""
+  shown = jnp.flatnonzero(visible(gaussians))
+  if len(shown) == len(gaussians.means):
+    return gaussians
+  return jax.tree.map(lambda leaf: leaf[shown], gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
+
+
 def padded(gaussians: Gaussians, count: int) -> Gaussians:
-  """The set with Gaussians that nobody sees, `count` in all: sets of other sizes then share compiled programs."""
+  """The set with parked Gaussians, `count` in all: sets of other sizes then share compiled programs."""
   more = count - len(gaussians.means)
 
   def extend(leaf: Array) -> Array:
     return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (more, *leaf.shape[1:]))])
 
-  longer = jax.tree.map(extend, gaussians._replace(canvas=None))
-  means = longer.means.at[len(gaussians.means) :].set(PARKED)
-  return longer._replace(means=means, canvas=gaussians.canvas)
+  longer = jax.tree.map(extend, gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
+  return park(longer, jnp.arange(count) >= len(gaussians.means))
 
 
 def scales(gaussians: Gaussians) -> Array:

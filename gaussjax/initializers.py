@@ -1,5 +1,9 @@
-"""Where the Gaussians start: `(key, image [H, W, C], num_gaussians) -> Gaussians`, Euler shapes, no canvas."""
+"""Where the Gaussians start: `(key, image [H, W, C], num_gaussians) -> Gaussians`, Euler shapes, no canvas.
 
+All are jitted but `superpixels`, which works on the host.
+"""
+
+import functools
 import math
 
 import jax
@@ -10,6 +14,7 @@ from gaussjax import geometry, numerics, similarity
 from gaussjax.types import Array, Euler, Gaussians
 
 
+@functools.partial(jax.jit, static_argnames=("num_gaussians", "gamma", "random_colors"))
 def random(
   key: Array, image: Array, num_gaussians: int, *, gamma: float = 0.5, random_colors: bool = False
 ) -> Gaussians:
@@ -26,6 +31,7 @@ def random(
   return Gaussians(means, Euler(jnp.full_like(means, base_log_scale(image, num_gaussians, gamma)), thetas), colors)
 
 
+@functools.partial(jax.jit, static_argnames=("num_gaussians", "gamma"))
 def grid(key: Array, image: Array, num_gaussians: int, *, gamma: float = 0.5) -> Gaussians:
   """Round Gaussians on the cells of a grid as square as may be, filled row by row; `key` is not used."""
   del key
@@ -41,6 +47,7 @@ def grid(key: Array, image: Array, num_gaussians: int, *, gamma: float = 0.5) ->
   return Gaussians(means, shape, color_under(image, means))
 
 
+@functools.partial(jax.jit, static_argnames=("num_gaussians", "share", "gamma"))
 def gradient_sampled(
   key: Array, image: Array, num_gaussians: int, *, share: float = 0.7, gamma: float = 0.45
 ) -> Gaussians:
@@ -71,6 +78,7 @@ def gradient_sampled(
   return Gaussians(means, Euler(log_scales, thetas), color_under(image, means))
 
 
+@functools.partial(jax.jit, static_argnames=("num_gaussians", "share", "gamma", "stretch"))
 def structure_tensor(
   key: Array, image: Array, num_gaussians: int, *, share: float = 0.7, gamma: float = 0.45, stretch: float = 0.4
 ) -> Gaussians:
@@ -83,7 +91,8 @@ def structure_tensor(
   dx, dy = image_gradient(image)
   products = jnp.stack([jnp.sum(a * b, axis=-1) for a, b in ((dx, dx), (dx, dy), (dy, dy))], -1)
   margin = similarity.WINDOW // 2
-  smooth = similarity.window_mean(jnp.pad(products, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
+  padded = jnp.pad(products, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+  smooth = similarity.window_means(3, padded.reshape(1, padded.shape[0], -1)).reshape(products.shape)
   xx, xy, yy = color_under(smooth, gaussians.means).T
   coherence = numerics.safe_divide(jnp.hypot(xx - yy, 2 * xy), xx + yy)
   along = jnp.arctan2(2 * xy, xx - yy) / 2 + math.pi / 2
@@ -104,38 +113,26 @@ def superpixels(
   """
   from skimage import segmentation
 
-  def found(image: np.ndarray) -> tuple[np.ndarray, ...]:
-    image = np.asarray(image, np.float64)
-    labels = segmentation.slic(
-      image, num_gaussians, compactness, start_label=0, channel_axis=-1, convert2lab=image.shape[-1] == 3
-    ).ravel()
-    counts = np.bincount(labels)
-    rows, columns = np.indices(image.shape[:2]).reshape(2, -1) + 0.5
-    mean = lambda values: np.bincount(labels, values) / counts
-    x, y = mean(columns), mean(rows)
-    moments = [mean(columns**2) - x * x, mean(columns * rows) - x * y, mean(rows**2) - y * y]
-    colors = [mean(channel) for channel in image.reshape(-1, image.shape[-1]).T]
-    kept = np.argsort(-counts, kind="stable")[:num_gaussians]
-    # A pixel is a square, not a point: a twelfth of its area is its own variance.
-    figures = np.stack([x, y, moments[0] + 1 / 12, moments[1], moments[2] + 1 / 12, *colors], -1)[kept]
-    padded = np.zeros((num_gaussians, figures.shape[1]), image.dtype)
-    padded[: len(kept)] = figures
-    return padded.astype(dtype), np.arange(num_gaussians) < len(kept)
-
-  dtype = image.dtype
+  pixels = np.asarray(image, np.float64)
+  labels = segmentation.slic(
+    pixels, num_gaussians, compactness, start_label=0, channel_axis=-1, convert2lab=pixels.shape[-1] == 3
+  ).ravel()
+  counts = np.bincount(labels)
+  kept = np.argsort(-counts, kind="stable")[:num_gaussians]
+  rows, columns = np.indices(pixels.shape[:2]).reshape(2, -1) + 0.5
+  mean = lambda values: (np.bincount(labels, values) / counts)[kept]
+  x, y = mean(columns), mean(rows)
+  # A pixel is a square, not a point: a twelfth of its area is its own variance.
+  xx, xy, yy = mean(columns**2) - x * x + 1 / 12, mean(columns * rows) - x * y, mean(rows**2) - y * y + 1 / 12
+  difference = np.hypot((xx - yy) / 2, xy)
+  variances = np.stack([(xx + yy) / 2 + difference, (xx + yy) / 2 - difference], -1)
+  log_scales = math.log(gamma) + np.log(np.maximum(variances, 1 / 12)) / 2
+  colors = np.stack([mean(channel) for channel in pixels.reshape(-1, pixels.shape[-1]).T], -1)
+  single = lambda values: jnp.asarray(values, image.dtype)
+  shape = Euler(single(log_scales), single(np.arctan2(2 * xy, xx - yy) / 2))
+  mine = Gaussians(single(np.stack([x, y], -1)), shape, single(colors))
   filler = gradient_sampled(key, image, num_gaussians)
-  shapes = (
-    jax.ShapeDtypeStruct((num_gaussians, 5 + image.shape[-1]), dtype),
-    jax.ShapeDtypeStruct((num_gaussians,), jnp.bool_),
-  )
-  figures, used = jax.pure_callback(found, shapes, image)
-  xx, xy, yy = figures[:, 2], figures[:, 3], figures[:, 4]
-  difference = jnp.hypot((xx - yy) / 2, xy)
-  variances = jnp.stack([(xx + yy) / 2 + difference, (xx + yy) / 2 - difference], -1)
-  log_scales = math.log(gamma) + jnp.log(jnp.maximum(variances, 1 / 12)) / 2
-  mine = Gaussians(figures[:, :2], Euler(log_scales, jnp.arctan2(2 * xy, xx - yy) / 2), figures[:, 5:])
-  choose = lambda a, b: jnp.where(used.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-  return jax.tree.map(choose, mine, filler)
+  return jax.tree.map(lambda a, b: jnp.concatenate([a, b[len(kept) :]]), mine, filler)
 
 
 def image_gradient(image: Array) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from gaussjax import similarity
+from gaussjax.lpips import lpips as lpips
 from gaussjax.types import Array
 
 Loss = Callable[[Array, Array], Array]

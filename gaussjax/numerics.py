@@ -19,6 +19,10 @@ MIN_MSE = 1e-12
 # slope is bounded, and two images that differ so much are told apart by their other scales.
 MIN_CONTRAST = 1e-4
 
+# Added to a network's squared features before their root: a pixel where none is active has no direction, and the
+# gradient there is 0.
+TINY_FEATURE = 1e-10
+
 
 def safe_sqrt(x: Array) -> Array:
   """sqrt(max(x, 0)) with gradient 0, not inf, where x <= 0."""

@@ -1,12 +1,14 @@
-"""Optimisers for Gaussians: optax transformations with a rate for each field.
+"""Optimisers for Gaussians: optax transformations with a rate for each field, made by `(rates, schedule)`.
 
-Their `update` takes one extra argument, `progress` in [0, 1], the share of the steps that are done: the schedule
-then needs no number of steps, and one compiled program serves fits of any length.
+Their `update` takes extra arguments: `progress` in [0, 1], the share of the steps that are done, so that the
+schedule needs no number of steps and one compiled program serves fits of any length; and for a line search `value`,
+`grad` and `value_fn`, the loss.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -62,7 +64,68 @@ def labels(gaussians: Gaussians) -> Any:
 
 def adam(rates: Rates, schedule: Schedule, *, b2: float = 0.99) -> optax.GradientTransformationExtraArgs:
   """Adam with a rate for each field. eps is far below any gradient of a mean over an image's pixels."""
-  fields = {name: optax.adam(rate, b2=b2, eps=1e-15) for name, rate in rates._asdict().items()}
+  return by_field(lambda rate: optax.adam(rate, b2=b2, eps=1e-15), rates, schedule)
+
+
+def adan(rates: Rates, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
+  """Adan with a rate for each field (Xie et al., "Adan: adaptive Nesterov momentum algorithm", 2022)."""
+  return by_field(lambda rate: optax.adan(rate, eps=1e-15), rates, schedule)
+
+
+def by_field(
+  optimizer: Callable[[float], optax.GradientTransformation], rates: Rates, schedule: Schedule
+) -> optax.GradientTransformationExtraArgs:
+  """`optimizer(rate)` for each field, all slowed by the schedule."""
+  fields = {name: optimizer(rate) for name, rate in rates._asdict().items()}
   return optax.chain(
     optax.partition({**fields, "frozen": optax.set_to_zero()}, labels), scale_by_schedule(schedule)
   )
+
+
+def lbfgs(
+  rates: Rates, schedule: Schedule, *, memory: int = 10, searches: int = 10
+) -> optax.GradientTransformationExtraArgs:
+  """L-BFGS with a zoom line search of at most `searches` losses, in units of each field's rate; no schedule.
+
+  Its memory is of the whole set: without density control. Nocedal, Wright, "Numerical Optimization", 2006, 7.2.
+  """
+  del schedule
+  search = optax.scale_by_zoom_linesearch(searches, initial_guess_strategy="one")
+  inner = optax.lbfgs(memory_size=memory, linesearch=search)
+
+  def scaled(tree: Any, like: Gaussians, power: int) -> Any:
+    unit = {**rates._asdict(), "frozen": 1.0}
+    return jax.tree.map(lambda leaf, name: leaf * unit[name] ** power, tree, _leaf_labels(like))
+
+  def init(params: Gaussians) -> Any:
+    return inner.init(scaled(params, params, -1))
+
+  def update(updates, state, params=None, *, value, value_fn, **extra):
+    del extra
+    gradient = scaled(updates, params, 1)
+    if params.canvas is not None:
+      gradient = gradient._replace(canvas=jax.tree.map(jnp.zeros_like, gradient.canvas))
+    loss = lambda units: value_fn(scaled(units, params, 1))
+    steps, state = inner.update(
+      gradient, state, scaled(params, params, -1), value=value, grad=gradient, value_fn=loss
+    )
+    return scaled(steps, params, 1), state
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _leaf_labels(gaussians: Gaussians) -> Any:
+  """`labels` with one for each leaf of the canvas too."""
+  return labels(gaussians)._replace(canvas=jax.tree.map(lambda leaf: "frozen", gaussians.canvas))
+
+
+def gradient_of_means(opt_state: Any) -> Array:
+  """`[N]`, the root of the squared gradient by each mean, as `adam` or `adan` has averaged it over the last steps.
+
+  Raises ValueError for the state of an optimiser that keeps no such average.
+  """
+  for name in ("nu", "n"):  # Adam's, Adan's
+    for _, moment in optax.tree.get_all_with_path(opt_state, name):
+      if isinstance(getattr(moment, "means", None), jax.Array):
+        return jnp.sqrt(jnp.sum(moment.means, axis=1))
+  raise ValueError("got an optimiser without second moments, expected adam or adan for a policy that splits")

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from gaussjax import density, fitting, geometry, image_io, recipes, rendering
-from gaussjax.types import Array, FitResult, Gaussians, Stop
+from gaussjax import clock, density, fitting, geometry, image_io, recipes, rendering
+from gaussjax.types import Array, FitResult, Stop
 
 MOVED = 0.05  # of the Gaussians, at the start of each pass but the first
 LAST_RATE = 0.28  # of the last pass, relative to the first's
@@ -61,8 +61,8 @@ def fit_passes(
   visible = num_gaussians - births * (passes - 1)
   params = geometry.padded(recipes.start(key_start, target, visible, recipe), num_gaussians)
   history, report = list[fitting.Record](), list[Pass]()
-  with recipes.stepping_clock() as clock:
-    host = recipes.host(recipe._replace(relocate=None), clock, progress_fn)
+  with clock.stepping_clock() as seconds:
+    host = recipes.host(recipe._replace(policy=None), num_gaussians, seconds, progress_fn)
     kept = fitting.begin(fitter.init(params))
     for index in range(passes):
       state = kept.state._replace(params=kept.best)
@@ -75,24 +75,17 @@ def fit_passes(
       before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
       best = min(ended.history, key=lambda record: record["loss"])["psnr"]
       improved = best > before
-      report.append(Pass(int(jnp.sum(_visible(state.params))), before, best, improved))
+      report.append(Pass(int(jnp.sum(geometry.visible(state.params))), before, best, improved))
       history += [{**record, "step": record["step"] + done} for record in ended.history[bool(index) :]]
       kept = ended if improved else kept
     ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
     result = recipes.result(recipe, ended, target, host.clock)
-  live = jnp.flatnonzero(_visible(result.gaussians))
-  shown = jax.tree.map(lambda leaf: leaf[live], result.gaussians._replace(canvas=None))
-  return result._replace(gaussians=shown._replace(canvas=result.gaussians.canvas)), report
-
-
-def _visible(gaussians: Gaussians) -> Array:
-  """`[N]` bool: not parked."""
-  return gaussians.means[:, 0] > geometry.PARKED / 2
+  return result, report
 
 
 def _born(recipe: recipes.Recipe, share: float, key: Array, state: fitting.State, target: Array) -> fitting.State:
-  relocate = _births(share)
-  return recipes.control(recipe._replace(relocate=relocate), key, state, target)
+  budget = len(state.params.means)
+  return recipes.control(recipe._replace(policy=_births(share)), budget, key, state, target, 0.0)
 
 
 @functools.lru_cache  # the same function for the same share, so that jit finds its program again

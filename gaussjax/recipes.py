@@ -1,16 +1,12 @@
 """Good defaults: the one module that knows all parts and puts them together."""
 
-import contextlib
 import functools
 import hashlib
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -18,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from gaussjax import (
   checkpoints,
+  clock,
   density,
   drawing,
   fitting,
@@ -29,6 +26,7 @@ from gaussjax import (
   metrics,
   optimizers,
   rendering,
+  resumption,
   solvers,
 )
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
@@ -37,7 +35,7 @@ from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 class Recipe(NamedTuple):
   """All that a fit is made of, apart from the image and N: functions, not names. Hashable."""
 
-  initialize: Callable[[Array, Array, int], Gaussians] = initializers.gradient_sampled
+  initialize: Callable[[Array, Array, int], Gaussians] = initializers.structure_tensor
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
   blend: rendering.Blend = rendering.weighted_average
   loss: Callable[[Array, Array], Array] = losses.l2
@@ -45,10 +43,12 @@ class Recipe(NamedTuple):
   ratios: optimizers.Rates = optimizers.Rates(means=50, log_scales=3, thetas=5, lengths=10, colors=1)
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
-  relocate: Callable | None = density.relocate  # density control, for the weighted average; None: the set stays
+  optimizer: Callable[..., optax.GradientTransformationExtraArgs] = optimizers.adam
+  policy: density.Policy | None = density.relocate  # density control, for the weighted average; None: the set stays
+  provision: float = 1.0  # Gaussians at the start, in units of the budget: above 1 for a policy that prunes
   start_solve: int = 0  # iterations of the closed-form colours before the first step
   final_solve: int = 0  # and after the last, kept if the loss is less
-  steps: int = 2000
+  steps: int = 1600
   checked: bool = False
 
 
@@ -59,19 +59,13 @@ V1 = Recipe(
   ratios=optimizers.Rates(means=1, log_scales=1, thetas=1, lengths=1, colors=1, log_weights=1),
   schedule=optimizers.constant,
   lengths_in=max,
-  relocate=None,
+  policy=None,
   steps=100,
 )
 
 LISTS = fitting.Lists(drawing.allocate, drawing.refresh)
 
 NEVER_EARLY = Stop()  # the preset's number of steps
-
-PRESETS = {
-  "fast": Recipe(learning_rate=0.04, steps=400),
-  "balanced": Recipe(),
-  "best": Recipe(learning_rate=0.02, steps=6000),
-}
 
 
 def fit(
@@ -108,36 +102,44 @@ def fit(
     "max_steps": stop.max_steps,
     "recipe": describe(recipe),
   }
-  with stepping_clock() as clock:
+  with clock.stepping_clock() as seconds:
     key_start, key_run = jax.random.split(jax.random.key(seed))
     fitter = make_fitter(recipe, *target.shape[:2])
-    params = start(key_start, target, num_gaussians, recipe)
+    params = start(key_start, target, round(num_gaussians * recipe.provision), recipe)
     if recipe.start_solve:
       params = _solved(params, drawing.allocate(params), target, recipe.start_solve)
     begun = fitting.begin(fitter.init(params))
     if checkpoint is not None:
-      begun = _resumed(checkpoint, about, begun)
-    save = None if checkpoint is None else _saver(checkpoint, about, begun)
-    on = host(recipe, clock, progress_fn)._replace(save=save)
+      begun = resumption.resumed(checkpoint, about, begun)
+    save = None if checkpoint is None else resumption.saver(checkpoint, about, begun)
+    on = host(recipe, num_gaussians, seconds, progress_fn)._replace(save=save)
     ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=on)
     if checkpoint is not None:
-      _keep(checkpoint, about, ended)
-    return result(recipe, ended, target, clock)
+      resumption.keep(checkpoint, about, ended)
+    if not math.isfinite(ended.best_loss):  # stopped before the set was within its budget
+      state = control(recipe._replace(policy=density.prune), num_gaussians, key_run, ended.state, target, 1.0)
+      ended = ended._replace(best=state.params)
+    return result(recipe, ended, target, seconds)
 
 
-def host(recipe: Recipe, clock: Callable[[], float], progress_fn: fitting.Progress | None) -> fitting.Host:
-  """What the loop of a recipe's fit does between chunks."""
+def host(
+  recipe: Recipe, budget: int, seconds: Callable[[], float], progress_fn: fitting.Progress | None
+) -> fitting.Host:
+  """What the loop of a recipe's fit to at most `budget` Gaussians does between chunks."""
   return fitting.Host(
     measure=functools.partial(_measure, recipe.loss),
-    clock=clock,
+    clock=seconds,
     lists=LISTS,
     progress_fn=progress_fn,
     advance=fitting.advance_checked if recipe.checked else fitting.advance,
-    control=functools.partial(control, recipe) if controls_density(recipe) else None,
+    control=functools.partial(control, recipe, budget) if controls_density(recipe) else None,
+    admits=lambda state: (
+      len(state.params.means) <= budget or int(jnp.sum(geometry.visible(state.params))) <= budget
+    ),
   )
 
 
-def result(recipe: Recipe, ended: fitting.Run, target: Array, clock: Callable[[], float]) -> FitResult:
+def result(recipe: Recipe, ended: fitting.Run, target: Array, seconds: Callable[[], float]) -> FitResult:
   """The best set of a run, its colours solved for if that lowers the loss, with all metrics."""
   best, record = ended.best, min(ended.history, key=lambda record: record["loss"])
   timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
@@ -145,39 +147,22 @@ def result(recipe: Recipe, ended: fitting.Run, target: Array, clock: Callable[[]
   lists = drawing.allocate(best, ended.state.lists)
   measured, prediction = _measurements(recipe.loss, best, lists, target)
   if recipe.final_solve and geometry.canvas_of(best).blend in rendering.LINEAR_BLENDS:
-    before = clock()
+    before = seconds()
     solved = _solved(best, lists, target, recipe.final_solve)
     solved_measured, solved_prediction = _measurements(recipe.loss, solved, lists, target)
     if solved_measured["loss"] < measured["loss"]:
       best, measured, prediction = solved, solved_measured, solved_prediction
-    timing["seconds"] += clock() - before
+    timing["seconds"] += seconds() - before
   final = {**record, **{name: float(value) for name, value in measured.items()}, **timing}
   final |= evaluate(prediction, target)
   del final["eta_seconds"]
-  return FitResult(best, ended.state, ended.history, final)
+  return FitResult(geometry.live(best), ended.state, ended.history, final)
 
 
 @functools.partial(jax.jit, static_argnums=3)
 def _solved(params: Gaussians, lists: drawing.Lists, target: Array, iterations: int) -> Gaussians:
   rasterizer = drawing.rasterizer(params, lists, target.shape[0], target.shape[1])
   return solvers.solve_colors(params, rasterizer, target, iterations=iterations)
-
-
-@contextlib.contextmanager
-def stepping_clock() -> Iterator[Callable[[], float]]:
-  """Seconds since the block began; the clock stands still while XLA compiles for this thread."""
-  thread, began, compiling = threading.get_ident(), time.monotonic(), 0.0
-
-  def listen(event: str, duration_secs: float, **_: Any) -> None:
-    nonlocal compiling
-    if event.endswith("backend_compile_duration") and threading.get_ident() == thread:
-      compiling += duration_secs
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    yield lambda: time.monotonic() - began - compiling
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def describe(recipe: Recipe) -> str:
@@ -192,52 +177,49 @@ def describe(recipe: Recipe) -> str:
   return ", ".join(f"{field}={name(part)}" for field, part in recipe._asdict().items())
 
 
-def _saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> Callable[[fitting.Run], None]:
-  """What writes a checkpoint when one is due."""
-  last_step, last_time = int(begun.state.step), time.monotonic()
-
-  def save(run: fitting.Run) -> None:
-    nonlocal last_step, last_time
-    step, now = int(run.state.step), time.monotonic()
-    if step - last_step >= checkpoint.every_steps or now - last_time >= checkpoint.every_seconds:
-      _keep(checkpoint, about, run)
-      last_step, last_time = step, now
-
-  return save
-
-
-def _keep(checkpoint: checkpoints.Checkpoint, about: dict, run: fitting.Run) -> None:
-  checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, run.history)
-
-
-def _stored(run: fitting.Run) -> Any:
-  """The arrays of a run that a checkpoint holds.
-
-  Lists are among them since rounding depends on them, except those of an ordered blend, whose static size grows.
-  """
-  lists = run.state.lists
-  lists = lists if lists and not lists.lists.max_blocks else ()
-  return run.state._replace(lists=lists), run.best, np.float64(run.best_loss)
-
-
-def _resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> fitting.Run:
-  """The run that a checkpoint holds, or the one just begun."""
-  found = checkpoints.resume(checkpoint.folder, _stored(begun), about)
-  if found is None:
-    return begun
-  (state, best, best_loss), history = found
-  if not state.lists:
-    state = state._replace(lists=drawing.allocate(state.params, begun.state.lists))
-  return fitting.Run(state, best, float(best_loss), history)
-
-
-@functools.partial(jax.jit, static_argnames=("num_gaussians", "recipe"))
 def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
   """The set that a fit starts from, on its canvas; the background is the target's mean."""
   height, width, _ = target.shape
   gaussians = recipe.initialize(key, target, num_gaussians)
   canvas = Canvas(height, width, jnp.mean(target, axis=(0, 1)), recipe.blend)
   return gaussians._replace(shape=recipe.parameterize(gaussians.shape), canvas=canvas)
+
+
+def multi_scale(
+  key: Array, image: Array, num_gaussians: int, *, share: float = 0.15, shrink: int = 4, steps: int = 60
+) -> Gaussians:
+  """An initializer: a `share` of the Gaussians fitted to the image at 1 / `shrink` its size, the rest by residual.
+
+  The few large ones give the picture without its detail, in a sixteenth of the time; then `density.births` puts the
+  others where they take most of what is missing. For the weighted average. Images under 16 `shrink` pixels each way
+  start by `initializers.structure_tensor`.
+  """
+  height, width, _ = image.shape
+  coarse = max(1, round(share * num_gaussians))
+  if min(height, width) < 16 * shrink or coarse == num_gaussians:
+    return initializers.structure_tensor(key, image, num_gaussians)
+  small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
+  seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+  stop = Stop(max_steps=steps)
+  fitted = fit(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=stop).gaussians
+  drawn = drawing.render(fitted, height, width)
+  size = jnp.array([width / small.shape[1], height / small.shape[0]], image.dtype)
+  shape = geometry.to_euler(fitted.shape)
+  shape = shape._replace(log_scales=shape.log_scales + jnp.mean(jnp.log(size)))
+  large = Gaussians(fitted.means * size, shape, fitted.colors)
+  born = _births(key, drawn, image, num_gaussians - coarse, budget=num_gaussians)
+  return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), large, born)
+
+
+COARSE = Recipe(learning_rate=0.04)
+
+_births = jax.jit(density.births, static_argnames=("count", "budget"))
+
+PRESETS = {
+  "fast": Recipe(multi_scale, learning_rate=0.04, steps=400),
+  "balanced": Recipe(multi_scale, steps=1600),
+  "best": Recipe(multi_scale, steps=5000),
+}
 
 
 @jax.jit
@@ -262,8 +244,9 @@ def make_fitter(recipe: Recipe, height: int, width: int) -> fitting.Fitter:
   def loss_fn(params: Gaussians, lists: drawing.Lists, target: Array) -> Array:
     return recipe.loss(drawing.picture(params, drawing.rasterizer(params, lists, height, width)), target)
 
+  check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)
-  return fitting.fitter(loss_fn, optimizer, lists=LISTS, check=guards.check if recipe.checked else None)
+  return fitting.fitter(loss_fn, optimizer, lists=LISTS, project=geometry.contain, check=check)
 
 
 def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
@@ -274,27 +257,33 @@ def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
 
 
 def _optimizer(recipe: Recipe, height: int, width: int) -> optax.GradientTransformationExtraArgs:
-  return optimizers.adam(rates(recipe, height, width), recipe.schedule)
+  return recipe.optimizer(rates(recipe, height, width), recipe.schedule)
 
 
 def controls_density(recipe: Recipe) -> bool:
-  """Whether a recipe's fit moves Gaussians: its policy knows the weighted average only."""
-  return recipe.relocate is not None and recipe.blend is rendering.weighted_average
+  """Whether a recipe's fit moves Gaussians: the policies know the weighted average only."""
+  return recipe.policy is not None and recipe.blend is rendering.weighted_average
 
 
-def control(recipe: Recipe, key: Array, state: fitting.State, target: Array) -> fitting.State:
-  """One round of the recipe's density control: moved Gaussians get fresh moments, the others keep theirs."""
-  state = _relocated(recipe, key, state._replace(lists=drawing.allocate(state.params, state.lists)), target)
+def control(
+  recipe: Recipe, budget: int, key: Array, state: fitting.State, target: Array, progress: float
+) -> fitting.State:
+  """One round of the recipe's density control: changed Gaussians get fresh moments, the others keep theirs."""
+  state = state._replace(lists=drawing.allocate(state.params, state.lists))
+  state = _controlled(recipe, budget, key, state, target, jnp.float32(progress))
   return state._replace(lists=drawing.allocate(state.params, state.lists))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _relocated(recipe: Recipe, key: Array, state: fitting.State, target: Array) -> fitting.State:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _controlled(
+  recipe: Recipe, budget: int, key: Array, state: fitting.State, target: Array, progress: Array
+) -> fitting.State:
   height, width, _ = target.shape
   rasterizer = drawing.rasterizer(state.params, state.lists, height, width)
-  params, moved = recipe.relocate(key, state.params, rasterizer, target)  # type: ignore[misc]
-  fresh = _optimizer(recipe, height, width).init(params)
-  return state._replace(params=params, opt_state=fitting.forget(state.opt_state, fresh, moved))
+  scene = density.Scene(state.params, rasterizer, target, state.opt_state, budget, progress)
+  params, fresh = recipe.policy(key, scene)  # type: ignore[misc]
+  moments = _optimizer(recipe, height, width).init(params)
+  return state._replace(params=params, opt_state=fitting.forget(state.opt_state, moments, fresh))
 
 
 def _measure(loss: Callable[[Array, Array], Array], state: fitting.State, target: Array) -> fitting.Record:
@@ -332,5 +321,7 @@ def _check_arguments(image: np.ndarray, num_gaussians: int, recipe: Recipe, stop
     raise ValueError(f"got num_gaussians={num_gaussians}, expected at least 1")
   if not (math.isfinite(recipe.learning_rate) and recipe.learning_rate > 0):
     raise ValueError(f"got a learning rate of {recipe.learning_rate}, expected a finite number above 0")
+  if not 1 <= recipe.provision < math.inf or (recipe.provision > 1 and not controls_density(recipe)):
+    raise ValueError(f"got provision={recipe.provision}, expected 1, or more with a policy that prunes")
   if stop.max_steps is not None and stop.max_steps < 1:
     raise ValueError(f"got max_steps={stop.max_steps}, expected at least 1")

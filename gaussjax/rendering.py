@@ -1,8 +1,8 @@
 """The kernel, the blends, and the dense renderer: obviously right, O(N H W), the reference for all others.
 
-A renderer is a `Rasterizer`: two functions over one placed set of Gaussians. `splat` is linear in its values and
-serves the linear blends, `composite` is ordered. A blend turns either into a picture and does not know which
-renderer drew it. Images are `[H, W, C]`.
+A renderer is a `Rasterizer`: functions over one placed set of Gaussians. `splat` is linear in its values and serves
+the linear blends, `composite` is ordered; a blend turns either into a picture and does not know which renderer drew
+it. `gather` goes the other way, from pixels to Gaussians. Images are `[H, W, C]`.
 """
 
 import functools
@@ -21,12 +21,18 @@ from gaussjax.types import Array
 CHUNK_EVALUATIONS = 2**22
 
 
+# What one Gaussian makes of one pixel: (weight [], values: D numbers, pixel: E numbers) -> numbers.
+Collect = Callable[[Array, tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]]
+
+
 class Rasterizer(NamedTuple):
   """One set of Gaussians on one pixel grid."""
 
   splat: Callable[[Array], Array]  # values [N, D] -> [H, W, D], sum_i w_i(p) values_i
   composite: Callable[[Array, Array], tuple[Array, Array]]
   # (values [N, D], opacities [N]) -> ([H, W, D], transmittance [H, W, 1]), front to back in array order
+  gather: Callable[[Collect, Array, Array], tuple[Array, ...]]
+  # (collect, values [N, D], image [H, W, E]) -> for each number that `collect` gives its sum over the pixels, [N]
   log_weights: Array  # [N]
   tail: float  # tau, the kernel's value at the cut-off before it is cut
 
@@ -87,7 +93,20 @@ def dense(geometry: Geometry, height: int, width: int, *, tau: float) -> Rasteri
     drawn = over_pixels(draw)
     return drawn[..., :-1], drawn[..., -1:]
 
-  return Rasterizer(splat, composite, geometry.log_weights, tau)
+  def gather(collect: Collect, values: Array, image: Array) -> tuple[Array, ...]:
+    inside = jnp.ones((height * width, 1), image.dtype)
+    flat = jnp.concatenate([inside, image.reshape(height * width, -1)], axis=1)
+    flat = jnp.pad(flat, ((0, num_chunks * chunk - height * width), (0, 0))).reshape(num_chunks, chunk, -1)
+
+    def one_chunk(of_chunk: tuple[Array, Array]) -> tuple[Array, ...]:
+      pixels, image = of_chunk
+      weights = per_pixel(geometry.means, geometry.whitening, pixels) * image[:, :1]
+      collected = collect(weights, tuple(values.T), tuple(image[:, 1:].T[..., None]))
+      return tuple(jnp.sum(numbers, axis=0) for numbers in collected)
+
+    return tuple(jnp.sum(sums, axis=0) for sums in jax.lax.map(one_chunk, (pixels, flat)))
+
+  return Rasterizer(splat, composite, gather, geometry.log_weights, tau)
 
 
 def weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:

@@ -1,4 +1,10 @@
-"""Structural similarity of two images `[H, W, C]`, also over scales: what losses and metrics share. No clipping."""
+"""Structural similarity of two images `[H, W, C]`, also over scales: what losses and metrics share. No clipping.
+
+Within, images are flat, `[H, W C]`: XLA vectorises along the last axis, and three channels are no length for that
+(value and gradient of SSIM at 768 x 512: 44 ms, 192 with images `[H, W, C]`).
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +39,8 @@ def ms_ssim(prediction: Array, target: Array) -> Array:
   for index, weight in enumerate(SCALE_WEIGHTS):
     luminance, contrast = _terms(prediction, target)
     last = index == len(SCALE_WEIGHTS) - 1
-    term = jnp.mean(luminance * contrast if last else contrast, axis=(0, 1))
+    rows = jnp.mean(luminance * contrast if last else contrast, axis=0)
+    term = jnp.mean(rows.reshape(-1, len(product)), axis=0)
     product *= jnp.maximum(term, numerics.MIN_CONTRAST) ** weight
     if not last:
       prediction, target = _halved(prediction), _halved(target)
@@ -41,33 +48,35 @@ def ms_ssim(prediction: Array, target: Array) -> Array:
 
 
 def _terms(prediction: Array, target: Array) -> tuple[Array, Array]:
-  """Luminance, and contrast times structure, each `[H - 10, W - 10, C]`."""
-  mean_p, mean_t = window_mean(prediction), window_mean(target)
-  variance_p = window_mean(prediction**2) - mean_p**2
-  variance_t = window_mean(target**2) - mean_t**2
-  covariance = window_mean(prediction * target) - mean_p * mean_t
+  """Luminance, and contrast times structure, each `[H - 10, (W - 10) C]`."""
+  channels = prediction.shape[-1]
+  p, t = (image.reshape(image.shape[0], -1) for image in (prediction, target))
+  mean_p, mean_t, square_p, square_t, product = window_means(channels, jnp.stack([p, t, p**2, t**2, p * t]))
+  variance_p, variance_t = square_p - mean_p**2, square_t - mean_t**2
+  covariance = product - mean_p * mean_t
   c1, c2 = 0.01**2, 0.03**2
   luminance = (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1)
   return luminance, (2 * covariance + c2) / (variance_p + variance_t + c2)
 
 
-@jax.custom_vjp
-def window_mean(image: Array) -> Array:
-  """Weighted means over 11 x 11 windows: `[H, W, C]` -> `[H - 10, W - 10, C]`."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def window_means(channels: int, images: Array) -> Array:
+  """Weighted means over 11 x 11 windows of K flat images: `[K, H, W C]` -> `[K, H - 10, (W - 10) C]`."""
   taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * 1.5**2))
   taps = (taps / taps.sum()).tolist()
-  height, width = image.shape[0] - WINDOW + 1, image.shape[1] - WINDOW + 1
-  # Shifted sums fuse into one pass; a convolution primitive is slower on CPU for so few channels.
-  rows = sum(tap * image[i : i + height] for i, tap in enumerate(taps))
-  return sum(tap * rows[:, i : i + width] for i, tap in enumerate(taps))
+  height, width = images.shape[1] - WINDOW + 1, images.shape[2] - (WINDOW - 1) * channels
+  # Shifted sums; the barrier keeps XLA from making each row's sum anew for each of its eleven shifts.
+  rows = jax.lax.optimization_barrier(sum(tap * images[:, i : i + height] for i, tap in enumerate(taps)))
+  return sum(tap * rows[:, :, i * channels : i * channels + width] for i, tap in enumerate(taps))
 
 
-def _window_mean_back(_: None, gradient: Array) -> tuple[Array]:
+def _window_means_back(channels: int, _: None, gradients: Array) -> tuple[Array]:
   """The window is symmetric, so the adjoint is the same mean of the gradient with zeros around it."""
-  return (window_mean(jnp.pad(gradient, ((WINDOW - 1, WINDOW - 1), (WINDOW - 1, WINDOW - 1), (0, 0)))),)
+  down, across = WINDOW - 1, (WINDOW - 1) * channels
+  return (window_means(channels, jnp.pad(gradients, ((0, 0), (down, down), (across, across)))),)
 
 
-window_mean.defvjp(lambda image: (window_mean(image), None), _window_mean_back)
+window_means.defvjp(lambda channels, images: (window_means(channels, images), None), _window_means_back)
 
 
 def _halved(image: Array) -> Array:

@@ -15,22 +15,23 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # A module may import those of lower levels only.
 LEVELS = [
-  {"types", "files", "entropy", "startup"},
+  {"types", "files", "entropy", "startup", "clock"},
   {"numerics", "image_io"},
-  {"similarity", "geometry", "optimizers"},
+  {"similarity", "lpips", "geometry", "optimizers"},
   {"metrics", "losses", "initializers", "quantization"},
   {"rendering", "guards", "codec"},
   {"tiling.lists", "fitting", "checkpoints", "density", "solvers", "container"},
   {"tiling.sums"},
   {"tiling"},
   {"drawing"},
+  {"resumption"},
   {"recipes", "report"},
   {"passes", "compression"},
   {"gjx_io"},
   {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-MAY_TOUCH_FILES = {"files", "image_io", "checkpoints", "report", "gjx_io", "startup", "cli"}
+MAY_TOUCH_FILES = {"files", "image_io", "checkpoints", "report", "gjx_io", "startup", "cli", "lpips"}
 
 
 def imported(path):

@@ -251,11 +251,31 @@ def composite(
   return drawn[..., :-1], drawn[..., -1:]
 
 
+def gather(
+  geometry: Geometry, collect: rendering.Collect, values: Array, image: Array, lists: TileLists, tau: float
+) -> tuple[Array, ...]:
+  """For each number of `collect` its sum over the pixels of `image` `[H, W, E]`, `[N]`; `values` `[N, D]`."""
+  pixels = local_pixels(lists.tile, values.dtype)
+
+  def pull(rows: Array, centers: Array, of_tile: Array) -> Array:
+    w = jnp.maximum(exponential(rows, centers, pixels) - tau, 0) / (1 - tau) * of_tile[:, None, 0]
+    row_values = tuple(rows[..., i, None] for i in range(5, rows.shape[-1]))
+    collected = collect(w, row_values, tuple(of_tile[:, None, i] for i in range(1, of_tile.shape[1])))
+    return jnp.stack([jnp.sum(numbers, axis=-1) for numbers in collected], axis=-1)
+
+  # Tiles at the border have pixels outside of the image, where nothing is to be collected.
+  inside = jnp.concatenate([jnp.ones_like(image[..., :1]), image], axis=-1)
+  scalar, several = jnp.zeros((), values.dtype), lambda count: (jnp.zeros((), values.dtype),) * count
+  numbers = len(collect(scalar, several(values.shape[1]), several(image.shape[-1])))
+  return tuple(gather_tiles(lists, table(geometry, values), inside, pull, numbers).T)
+
+
 def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> rendering.Rasterizer:
   """The rasterizer over neighbour lists that are valid for `geometry`."""
   return rendering.Rasterizer(
     lambda values: splat(geometry, values, lists, tau),
     lambda values, opacities: composite(geometry, values, opacities, lists, tau),
+    lambda collect, values, image: gather(geometry, collect, values, image, lists, tau),
     geometry.log_weights,
     tau,
   )

@@ -1,0 +1,48 @@
+"""How a fit is put into checkpoints, and goes on from them to the same bits."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gaussjax import checkpoints, drawing, fitting
+
+
+def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> Callable[[fitting.Run], None]:
+  """What writes a checkpoint when one is due."""
+  last_step, last_time = int(begun.state.step), time.monotonic()
+
+  def save(run: fitting.Run) -> None:
+    nonlocal last_step, last_time
+    step, now = int(run.state.step), time.monotonic()
+    if step - last_step >= checkpoint.every_steps or now - last_time >= checkpoint.every_seconds:
+      keep(checkpoint, about, run)
+      last_step, last_time = step, now
+
+  return save
+
+
+def keep(checkpoint: checkpoints.Checkpoint, about: dict, run: fitting.Run) -> None:
+  checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, run.history)
+
+
+def _stored(run: fitting.Run) -> Any:
+  """The arrays of a run that a checkpoint holds.
+
+  Lists are among them since rounding depends on them, except those of an ordered blend, whose static size grows.
+  """
+  lists = run.state.lists
+  lists = lists if lists and not lists.lists.max_blocks else ()
+  return run.state._replace(lists=lists), run.best, np.float64(run.best_loss)
+
+
+def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> fitting.Run:
+  """The run that a checkpoint holds, or the one just begun."""
+  found = checkpoints.resume(checkpoint.folder, _stored(begun), about)
+  if found is None:
+    return begun
+  (state, best, best_loss), history = found
+  if not state.lists:
+    state = state._replace(lists=drawing.allocate(state.params, begun.state.lists))
+  return fitting.Run(state, best, float(best_loss), history)
