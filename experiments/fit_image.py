@@ -26,6 +26,9 @@ def define_flags() -> None:
   flags.DEFINE_string("image", str(runner.PHOTOGRAPH), "The image file to fit.")
   flags.DEFINE_integer("num_gaussians", 1000, "N, the number of Gaussians.")
   flags.DEFINE_integer("iterations", None, "Steps; without it the recipe's.")
+  flags.DEFINE_float("target_psnr", None, "Stop at this PSNR, in dB.")
+  flags.DEFINE_float("time_limit", None, "Stop after so many seconds of stepping.", lower_bound=0)
+  flags.DEFINE_float("min_gain", None, "Stop when 100 steps gain less than so many dB.", lower_bound=0)
   flags.DEFINE_float("learning_rate", None, "Rate of the colours (the others keep their ratio); v1: of all fields.")
   flags.DEFINE_enum(
     "preset",
@@ -35,7 +38,12 @@ def define_flags() -> None:
   )
   flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
   flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
-  flags.DEFINE_enum("loss", None, ["l1", "l2", "perceptual"], "What is made small; without it the recipe's.")
+  flags.DEFINE_enum(
+    "loss",
+    None,
+    ["l1", "l2", "dssim", "ms_dssim", "lpips", "perceptual"],
+    "What is made small; without it the recipe's.",
+  )
   flags.DEFINE_enum("init", None, list(INITIALIZERS), "Where the Gaussians start; without it the recipe's.")
   flags.DEFINE_enum("density", None, ["none", "relocate", "split"], "Density control; without it the recipe's.")
   flags.DEFINE_integer("seed", 0, "Seed of the random numbers.")
@@ -49,6 +57,8 @@ def define_flags() -> None:
 
 def main() -> int:
   """Fits, writes the results, prints a table."""
+  import jax.numpy as jnp
+
   import gaussjax
 
   recipe = recipe_from_flags()
@@ -69,7 +79,7 @@ def main() -> int:
       num_gaussians=FLAGS.num_gaussians,
       seed=FLAGS.seed,
       preset=recipe,
-      stop=gaussjax.Stop(max_steps=steps, requested=requested),
+      stop=gaussjax.Stop(steps, FLAGS.target_psnr, FLAGS.time_limit, FLAGS.min_gain, requested),
       checkpoint=checkpoint,
       progress_fn=progress_fn,
     )
@@ -77,7 +87,9 @@ def main() -> int:
       raise runner.InterruptedFitError(f"stopped at step {int(result.state.step)} of {steps}; go on with --resume")
     result.metrics["compile_seconds"] = compilations.seconds
     result.metrics["compilations_after_first_record"] = counts[-1] - counts[min(1, len(counts) - 1)]
-    write_results(folder, image, result)
+    render = gaussjax.render(result.gaussians)
+    result.metrics.update(gaussjax.recipes.evaluate(render, jnp.asarray(image), perceptual=True))
+    write_results(folder, image, render, result)
   gaussjax.checkpoints.discard(checkpoint.folder)
   rows = [(name, f"{value:.5g}") for name, value in result.metrics.items()]
   print(gaussjax.report.table(rows, ("figure", "value")))
@@ -111,12 +123,11 @@ def recipe_from_flags():
   )
 
 
-def write_results(folder, image, result) -> None:
+def write_results(folder, image, render, result) -> None:
   """All files of a run into `folder`."""
   import gaussjax
   from gaussjax import report
 
-  render = gaussjax.render(result.gaussians)
   gaussjax.save(folder / "gaussians.npz", result.gaussians)
   gaussjax.write_png(folder / "render.png", render)
   gaussjax.write_png(folder / "comparison.png", report.comparison(image, render))

@@ -2,11 +2,13 @@
 
   python -m experiments.sweep --images=DIR --num_gaussians=5000,10000 --variants=balanced,random --name=kodak
 
-appends to experiments/results/NAME.jsonl, and goes on where it stopped: pairs that have a row are skipped, and a
-fit that was interrupted goes on from its checkpoint. At the end, or with --summary at once, it prints the tables
-(means of all images, of the odd and of the even numbered ones; seconds to given PSNRs) and draws NAME.png.
+appends to experiments/results/NAME.jsonl, and goes on where it stopped: pairs that have a row by the same recipe
+are skipped, and a fit that was interrupted goes on from its checkpoint. At the end, or with --summary at once, it
+prints the tables (means of all images, of the odd and of the even numbered ones; seconds to given PSNRs) and draws
+NAME.png.
 """
 
+import hashlib
 import itertools
 import json
 import re
@@ -21,6 +23,7 @@ from experiments import runner, variants
 
 FLAGS = flags.FLAGS
 RESULTS = Path(__file__).parent / "results"
+ACCEPTANCE = RESULTS / "acceptance.jsonl"  # rows of the stages
 TARGETS = (28, 30, 32, 35)  # dB
 
 
@@ -84,19 +87,46 @@ def integers(flag: str, *, least: int) -> list[int]:
 
 def fit_all(path: Path, images: list[Path], settings: list[Setting]) -> None:
   """A row for each pair that has none, written as soon as it is measured."""
-  done = {(row["image"], Setting(**row["setting"])) for row in read_rows(path)}
-  pairs = [pair for pair in itertools.product(images, settings) if (pair[0].name, pair[1]) not in done]
+  pairs = [pair for pair in itertools.product(images, settings) if found(path, *pair) is None]
+  for index, (image, setting) in enumerate(pairs):
+    print(f"{index + 1}/{len(pairs)}: {image.name} {setting}", flush=True)
+    row_of(path, image, setting)
+
+
+def found(path: Path, image: Path, setting: Setting) -> dict[str, Any] | None:
+  """The row that a file has of this image and setting, by the recipe as it is now."""
+  wanted = (image.name, setting._asdict(), fingerprint(setting.variant))
+  for row in read_rows(path):
+    if (row["image"], row["setting"], row["recipe"]) == wanted:
+      return row
+  return None
+
+
+def row_of(path: Path, image: Path, setting: Setting) -> dict[str, Any]:
+  """The row of an image and setting, from the file or fitted now and appended to it."""
+  row = found(path, image, setting)
+  if row is not None:
+    return row
   folder = path.parent / f".{path.stem}-checkpoint"
   with runner.interruptible() as requested:
-    for index, (image, setting) in enumerate(pairs):
-      print(f"{index + 1}/{len(pairs)}: {image.name} {setting}", flush=True)
-      row = measure(image, setting, folder / f"{image.stem}-{'-'.join(map(str, setting))}", requested)
-      if row is None:
-        raise runner.InterruptedFitError(f"{index} of {len(pairs)} rows done; the same command goes on from here")
-      append_row(path, row)
-      print(f"  {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
+    row = measure(image, setting, folder / f"{image.stem}-{'-'.join(map(str, setting))}", requested)
+  if row is None:
+    raise runner.InterruptedFitError(
+      "interrupted; the rows so far are kept, and the same command goes on from here"
+    )
+  append_row(path, row)
+  print(f"  {image.name} {setting.variant}: {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
   if folder.is_dir() and not any(folder.iterdir()):
     folder.rmdir()
+  return row
+
+
+def fingerprint(variant: str) -> str:
+  """Of all that a recipe is made of: rows by another recipe of the same name do not count."""
+  import gaussjax
+
+  text = gaussjax.recipes.describe(variants.recipe(variant))
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -118,6 +148,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, Any] | None:
   """The row of one fit, or None if it was interrupted."""
+  import jax.numpy as jnp
+
   import gaussjax
 
   gaussjax.startup.release_programs()
@@ -140,11 +172,14 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, 
     return None
   gaussjax.checkpoints.discard(folder)
   folder.with_suffix(".steps").unlink(missing_ok=True)
+  render, target = gaussjax.render(result.gaussians), jnp.asarray(image)
+  result.metrics.update(gaussjax.recipes.evaluate(render, target, perceptual=True))
   metrics = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
   environment = gaussjax.report.environment()
   return {
     "image": path.name,
     "setting": setting._asdict(),
+    "recipe": fingerprint(setting.variant),
     "num_gaussians": len(result.gaussians.means),
     "steps": int(result.state.step),
     "seconds": result.history[-1]["seconds"],
@@ -168,7 +203,13 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
   from gaussjax import report
 
   groups: dict[tuple, list[dict]] = {}
+  current = {name: fingerprint(name) for name in {row["setting"]["variant"] for row in rows}}
+  old = [row for row in rows if row["recipe"] != current[row["setting"]["variant"]]]
+  if old:
+    print(f"{len(old)} rows by earlier recipes are left out")
   for row in rows:
+    if row in old:
+      continue
     setting = Setting(**row["setting"])
     groups.setdefault((setting.variant, setting.num_gaussians, setting.steps, setting.seconds), []).append(row)
   table = []

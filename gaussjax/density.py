@@ -29,7 +29,7 @@ class Scene(NamedTuple):
   rasterizer: rendering.Rasterizer  # of the set, at the size of the target
   target: Array  # [H, W, C]
   opt_state: Any  # the optimiser's, which knows the accumulated gradients
-  budget: int  # visible Gaussians that the set may have in the end
+  budget: Array  # [] int32, visible Gaussians that the set may have in the end
   progress: Array  # [] share of the steps done
 
 
@@ -171,7 +171,7 @@ def _costs(scene: Scene, prediction: Array) -> Array:
   return removal_cost(scene.gaussians, scene.rasterizer, prediction, scene.target)
 
 
-def births(key: Array, prediction: Array, target: Array, count: int, *, budget: int) -> Gaussians:
+def births(key: Array, prediction: Array, target: Array, count: int, *, budget: Array) -> Gaussians:
   """`count` round Gaussians that take most from the squared error, by matched filters on the residual r.
 
   A Gaussian k of scale s, added at a pixel with the amplitude <k, r> / <k, k>, takes <k, r>^2 / <k, k> from the sum
@@ -180,8 +180,8 @@ def births(key: Array, prediction: Array, target: Array, count: int, *, budget: 
   `budget` Gaussians share the picture: their spacing is the unit of the scales.
   """
   height, width, _ = target.shape
-  spacing = math.sqrt(height * width / budget)
-  scales = jnp.asarray([max(LEAST_BIRTH, spacing * scale) for scale in BIRTH_SCALES], prediction.dtype)
+  spacing = jnp.sqrt(height * width / jnp.asarray(budget, prediction.dtype))
+  scales = jnp.maximum(LEAST_BIRTH, spacing * jnp.asarray(BIRTH_SCALES, prediction.dtype))
   blurred = blurs(target - prediction, scales)
   gains = 4 * math.pi * scales[:, None, None] ** 2 * jnp.sum(jnp.square(blurred), axis=-1)
   best, gain = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)

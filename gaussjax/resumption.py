@@ -24,6 +24,7 @@ def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -
 
 
 def keep(checkpoint: checkpoints.Checkpoint, about: dict, run: fitting.Run) -> None:
+  """Writes a checkpoint of the run as it is."""
   checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, run.history)
 
 

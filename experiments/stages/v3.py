@@ -2,30 +2,26 @@
 
 import statistics
 
-from experiments import runner, variants
+from experiments import runner, sweep
 
-NUM_GAUSSIANS, STEPS, SHARES = 5000, 1000, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+NUM_GAUSSIANS, STEPS, SHARES = 5000, 1000, (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 
 
 def measure(images: list) -> list[runner.Criterion]:
   """(a) at the same start and N; (b) the smallest share of N that equals a fixed random start."""
-  import gaussjax
-
   gains, shares = [], []
   for path in images:
-    image = gaussjax.read_image(path)
 
-    def psnr(name, count, image=image):
-      stop = gaussjax.Stop(max_steps=STEPS)
-      fitted = gaussjax.fit(image, num_gaussians=count, preset=variants.recipe(name), stop=stop)
-      return fitted.metrics["psnr"]
+    def psnr(name, count, path=path):
+      return sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, count, 0, STEPS, None))["psnr"]
 
     gains.append(psnr("balanced", NUM_GAUSSIANS) - psnr("fixed", NUM_GAUSSIANS))
     wanted = psnr("random_fixed", NUM_GAUSSIANS)
     found = (share for share in SHARES if psnr("balanced", round(share * NUM_GAUSSIANS)) >= wanted)
     shares.append(next(found, float("inf")))
     print(
-      f"{path.name}: {gains[-1]:+.2f} dB by density control; fixed random's {wanted:.2f} dB at {shares[-1]:.2f} N"
+      f"{path.name}: {gains[-1]:+.2f} dB by density control; fixed random's {wanted:.2f} dB at {shares[-1]:.2f} N",
+      flush=True,
     )
   return [
     runner.at_least("gain by density control, dB, mean", statistics.mean(gains), 0.5),

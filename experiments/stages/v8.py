@@ -2,9 +2,9 @@
 
 import statistics
 
-from experiments import runner, variants
+from experiments import runner, sweep, variants
 
-NUM_GAUSSIANS, STEPS, STRESS_STEPS, FACTOR = 2000, 1000, 10_000, 10
+NUM_GAUSSIANS, STEPS, STRESS_STEPS, FACTOR = 5000, 1000, 10_000, 10
 
 
 def measure(images: list) -> list[runner.Criterion]:
@@ -16,13 +16,8 @@ def measure(images: list) -> list[runner.Criterion]:
 
   criteria, euler = [], []
   for name in ("balanced", "cholesky", "log_cholesky"):
-    psnr = []
-    for path in images:
-      stop = gaussjax.Stop(max_steps=STEPS)
-      image = gaussjax.read_image(path)
-      psnr.append(
-        gaussjax.fit(image, num_gaussians=NUM_GAUSSIANS, preset=variants.recipe(name), stop=stop).metrics["psnr"]
-      )
+    setting = sweep.Setting(name, NUM_GAUSSIANS, 0, STEPS, None)
+    psnr = [sweep.row_of(sweep.ACCEPTANCE, path, setting)["psnr"] for path in images]
     print(f"{name}: {statistics.mean(psnr):.2f} dB")
     if name == "balanced":
       euler = psnr

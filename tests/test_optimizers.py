@@ -1,0 +1,49 @@
+"""Every optimiser fits, and one that remembers the whole set refuses density control; scales are contained."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scenes import PARAMETERIZATIONS, scene
+
+import gaussjax
+from gaussjax import geometry, optimizers, recipes
+
+
+def picture():
+  return np.clip(np.asarray(gaussjax.render(scene(6, 20, 26, log_scale=(1.8, 0.3)))), 0, 1)
+
+
+@pytest.mark.parametrize(
+  ("optimizer", "policy", "steps"), [(optimizers.adan, recipes.Recipe().policy, 60), (optimizers.lbfgs, None, 30)]
+)
+def test_every_optimiser_gains(optimizer, policy, steps):
+  recipe = recipes.Recipe(optimizer=optimizer, policy=policy)
+  result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=gaussjax.Stop(max_steps=steps))
+  assert result.metrics["psnr"] > result.history[0]["psnr"] + 5
+
+
+def test_lbfgs_never_rises():
+  recipe = recipes.Recipe(optimizer=optimizers.lbfgs, policy=None)
+  history = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=gaussjax.Stop(max_steps=40)).history
+  losses = [record["loss"] for record in history]
+  assert losses == sorted(losses, reverse=True)
+
+
+def test_a_memory_of_the_whole_set_refuses_density_control():
+  recipe = recipes.Recipe(optimizer=optimizers.lbfgs)
+  with pytest.raises(ValueError, match="not by Gaussian"):
+    gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=gaussjax.Stop(max_steps=60))
+
+
+@pytest.mark.parametrize("parameterize", PARAMETERIZATIONS)
+def test_a_scale_beyond_the_picture_is_projected_back_and_no_other(parameterize):
+  gaussians = scene(9, parameterize=geometry.to_euler)
+  log_scales = gaussians.shape.log_scales.at[3].set(jnp.array([9.0, 4.0]))
+  gaussians = gaussians._replace(shape=parameterize(gaussians.shape._replace(log_scales=log_scales)))
+  contained = geometry.contain(gaussians)
+  before, after = geometry.scales(gaussians), geometry.scales(contained)
+  limit = geometry.CONTAINED * 31
+  np.testing.assert_allclose(after[3, 0], limit, rtol=1e-3)
+  ratio = before[3, 1] / before[3, 0]
+  np.testing.assert_allclose(after[3, 1], np.hypot(ratio * limit, gaussians.canvas.floor), rtol=1e-3)
+  np.testing.assert_allclose(np.delete(after, 3, 0), np.delete(before, 3, 0), rtol=1e-6)
