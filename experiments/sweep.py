@@ -217,12 +217,14 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
     psnr = [row["psnr"] for row in members]
     odd, even = ([row["psnr"] for row in members if number(row) % 2 == rest] for rest in (1, 0))
     means = [f"{statistics.mean(values):.2f}" if values else "-" for values in (psnr, odd, even)]
-    spread = f"{statistics.stdev(psnr):.2f}" if len(psnr) > 1 else "-"
+    spread = [f"{statistics.stdev(psnr):.2f}" if len(psnr) > 1 else "-", spread_of_seeds(members)]
     seconds = [row["seconds"] for row in members]
     ssim = statistics.mean(row["ssim"] for row in members)
     times = f"{statistics.mean(seconds):.0f} / {max(seconds):.0f}"
-    table.append((variant, str(count), str(len(members)), *means, spread, f"{min(psnr):.2f}", f"{ssim:.4f}", times))
-  columns = ("variant", "N", "rows", "dB", "odd", "even", "sd", "least", "SSIM", "s mean / max")
+    table.append(
+      (variant, str(count), str(len(members)), *means, *spread, f"{min(psnr):.2f}", f"{ssim:.4f}", times)
+    )
+  columns = ("variant", "N", "rows", "dB", "odd", "even", "sd", "of seeds", "least", "SSIM", "s mean / max")
   print(report.table(table, columns))
   reached = [
     (variant, str(count), *(time_to(members, target) for target in TARGETS))
@@ -233,6 +235,15 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
     report.write_sweep(plot, {f"{key[0]}, N = {key[1]}": members for key, members in groups.items()})
   except ImportError:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+
+
+def spread_of_seeds(rows: list[dict[str, Any]]) -> str:
+  """The standard deviation of dB over the seeds of an image, mean over the images that have several."""
+  by_image: dict[str, list[float]] = {}
+  for row in rows:
+    by_image.setdefault(row["image"], []).append(row["psnr"])
+  found = [statistics.stdev(psnr) for psnr in by_image.values() if len(psnr) > 1]
+  return f"{statistics.mean(found):.2f}" if found else "-"
 
 
 def number(row: dict[str, Any]) -> int:

@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpy.typing import ArrayLike
 
 from gaussjax import geometry, rendering, tiling
@@ -38,9 +39,12 @@ def allocate(
     skin, lists = like.skin, like.lists
   else:
     ordered = canvas.blend not in rendering.LINEAR_BLENDS
-    skin, lists = jnp.zeros((), placed.means.dtype), tiling.empty(placed, height, width, max_blocks=int(ordered))
+    skin, lists = (
+      jax.device_put(np.zeros((), placed.means.dtype)),
+      tiling.empty(placed, height, width, max_blocks=int(ordered)),
+    )
   lists = tiling.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
-  return tiling.Neighbors(lists, skin, jnp.zeros((), jnp.int32))
+  return tiling.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
 
 
 _place = jax.jit(geometry.geometry)
@@ -99,7 +103,7 @@ def render(
   if background is not None:
     colour = jnp.broadcast_to(jnp.asarray(background, gaussians.colors.dtype), gaussians.colors.shape[1:])
     gaussians = gaussians._replace(canvas=dataclasses.replace(canvas, background=colour))
-  view_array = jnp.asarray(view, gaussians.means.dtype)
+  view_array = np.asarray(view, gaussians.means.dtype)
   lists: Lists = ()
   if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gaussians)):
     gaussians = geometry.padded(gaussians, tiling.capacity(len(gaussians.means)))

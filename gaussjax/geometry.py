@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gaussjax import numerics
 from gaussjax.types import Array, Cholesky, Euler, Gaussians, LogCholesky, Shape
@@ -161,14 +162,15 @@ def live(gaussians: Gaussians) -> Gaussians:
 
 
 def padded(gaussians: Gaussians, count: int) -> Gaussians:
-  """The set with parked Gaussians, `count` in all: sets of other sizes then share compiled programs."""
+  """The set with parked Gaussians, `count` in all: sets of other sizes then share compiled programs.
+
+  Host: in numpy, which has no program to compile for each size.
+  """
   more = count - len(gaussians.means)
-
-  def extend(leaf: Array) -> Array:
-    return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (more, *leaf.shape[1:]))])
-
-  longer = jax.tree.map(extend, gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
-  return park(longer, jnp.arange(count) >= len(gaussians.means))
+  extend = lambda leaf: np.pad(np.asarray(leaf), [(0, more)] + [(0, 0)] * (leaf.ndim - 1), mode="edge")
+  longer = jax.tree.map(extend, gaussians._replace(canvas=None))
+  longer.means[len(gaussians.means) :] = PARKED
+  return jax.device_put(longer)._replace(canvas=gaussians.canvas)
 
 
 def scales(gaussians: Gaussians) -> Array:

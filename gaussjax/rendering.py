@@ -8,11 +8,13 @@ it. `gather` goes the other way, from pixels to Gaussians. Images are `[H, W, C]
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from gaussjax.geometry import Affine, Geometry
 from gaussjax.types import Array
@@ -139,7 +141,8 @@ def coverage(rasterizer: Rasterizer) -> Array:
   return rasterizer.splat(jnp.exp(rasterizer.log_weights)[:, None])[..., 0]
 
 
-def output_affine(viewport: Array, height: int, width: int) -> Affine:
+def output_affine(viewport: Array | NDArray, height: int, width: int) -> Affine:
   """The map of the `viewport` `[4]`, (left, top, right, bottom) in fitted pixels, to `height` x `width` ones."""
   left_top, right_bottom = viewport[:2], viewport[2:]
-  return Affine(jnp.array([width, height], viewport.dtype) / (right_bottom - left_top), left_top)
+  size: Any = np.array([width, height], viewport.dtype)
+  return Affine(size / (right_bottom - left_top), left_top)  # type: ignore[arg-type]

@@ -145,6 +145,8 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
   rows = path.read_text().splitlines()
   assert rows[0] == first and json.loads(rows[1])["psnr"] == json.loads(second)["psnr"]
   assert "1/" not in sweep("--summary").stdout.splitlines()[0]
+  path.write_text(first.replace(json.loads(first)["recipe"], "0" * 12) + "\n" + second + "\n")
+  assert "1 rows by earlier recipes are left out" in sweep("--summary").stdout
   wrong = sweep("--variants=perfect")
   assert wrong.returncode == 2 and "perfect" in wrong.stderr and wrong.stderr.count("\n") == 1
 

@@ -9,10 +9,11 @@ support has outgrown its skin, and picks the next skin by how fast.
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gaussjax.geometry import Geometry
 from gaussjax.types import Array
@@ -188,7 +189,12 @@ def saturating_sum(counts: Array) -> Array:
 
 def overflowed(lists: TileLists) -> Array:
   """[] bool: some tile misses Gaussians; the lists are not to be used."""
-  strips, pairs, blocks = lists.required
+  return _exceeds(lists.required, lists)
+
+
+def _exceeds(required: Any, lists: TileLists) -> Any:
+  """Whether strips, pairs or blocks are more than the lists hold: bool for numbers, `[]` for an array."""
+  strips, pairs, blocks = required
   size = lists.ids.shape[0]
   return (strips > size) | (pairs > size) | ((lists.max_blocks > 0) & (blocks > lists.max_blocks))
 
@@ -200,9 +206,9 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
   """
   while True:
     lists = _update(geometry, like, jnp.asarray(skin, geometry.means.dtype), cutoff=cutoff)
-    if not overflowed(lists):
+    strips, pairs, blocks = required = np.asarray(lists.required).tolist()
+    if not _exceeds(required, lists):
       return lists
-    strips, pairs, blocks = (int(count) for count in lists.required)
     if max(strips, pairs) > MAX_PAIRS:
       raise ValueError(
         f"got {geometry.means.shape[0]} Gaussians that meet over {MAX_PAIRS} tiles, expected fewer or smaller ones"
@@ -255,14 +261,16 @@ def empty(
   """Lists of nothing, for `allocate` to begin with."""
   num_gaussians, dtype = geometry.means.shape[0], geometry.means.dtype
   tiles = math.prod(num_tiles(height, width, tile))
-  integers = lambda n: jnp.zeros(n, jnp.int32)
+  # By way of numpy, which has no program to compile for each size.
+  zeros = lambda *shape: jax.device_put(np.zeros(shape, dtype))
+  integers = lambda n: jax.device_put(np.zeros(n, np.int32))
   return TileLists(
     ids=integers(size or capacity(2 * num_gaussians)),
     starts=integers(tiles + 1),
     order=integers(tiles),
-    means=jnp.zeros_like(geometry.means),
-    roots=jnp.zeros((num_gaussians, 3), dtype),
-    skins=jnp.zeros(num_gaussians, dtype),
+    means=zeros(num_gaussians, 2),
+    roots=zeros(num_gaussians, 3),
+    skins=zeros(num_gaussians),
     required=integers(3),
     height=height,
     width=width,
