@@ -288,6 +288,24 @@ def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
   assert compiled == []
 
 
+@pytest.mark.parametrize(("height", "width"), [(19, 20), (37, 53)])
+def test_a_set_of_another_size_is_drawn_without_compiling(height, width):
+  """Dense and tiled; nor is what the host prepares: in numpy nothing is compiled for each size."""
+  padded = geometry.padded(scene(50, height, width), tiling.capacity(50))
+  assert (drawing.allocate(padded) == ()) == (height == 19)
+  gaussjax.render(scene(50, height, width))
+  compiled = []
+  listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+  several = [scene(count, height, width) for count in (49, 51, 77)]
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    for gaussians in several:
+      gaussjax.render(gaussians)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert compiled == []
+
+
 def test_drawing_larger_and_cropped_uses_lists_too(monkeypatch):
   gaussians = scene(50, 37, 53)
   arguments = {"height": 91, "viewport": (3.0, 2.0, 45.0, 30.0)}
