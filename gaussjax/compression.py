@@ -251,6 +251,8 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
   """The float fit, Euler shapes, on a canvas as a file can hold it."""
   total = EFFORTS[work.effort][0] if steps is None else steps
   recipe = recipes.of("fast" if total < 1000 else "balanced")
+  if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
+    recipe = recipe._replace(initialize=recipes.Recipe().initialize)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   stop = Stop(max_steps=total)
   fitted = recipes.fit(
