@@ -171,8 +171,12 @@ def describe(recipe: Recipe) -> str:
 
   def name(part: Any) -> str:
     if isinstance(part, functools.partial):
-      given = [repr(value) for value in part.args] + [f"{key}={value!r}" for key, value in part.keywords.items()]
+      given = [name(value) for value in part.args] + [
+        f"{key}={name(value)}" for key, value in part.keywords.items()
+      ]
       return f"{name(part.func)}({', '.join(given)})"
+    if type(part) is tuple:
+      return f"({', '.join(map(name, part))})"
     return f"{part.__module__}.{part.__qualname__}" if callable(part) else repr(part)
 
   return ", ".join(f"{field}={name(part)}" for field, part in recipe._asdict().items())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gaussjax
+from experiments import variants
 
 ROOT = Path(__file__).parent.parent
 
@@ -149,6 +150,15 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
   assert "1 rows by earlier recipes are left out" in sweep("--summary").stdout
   wrong = sweep("--variants=perfect")
   assert wrong.returncode == 2 and "perfect" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", variants.NAMES)
+def test_a_recipe_has_the_same_words_in_every_process(name):
+  """Rows and checkpoints go by them; an address of a function would be another each time."""
+  text = gaussjax.recipes.describe(variants.recipe(name))
+  assert " at 0x" not in text and text.count("=") > 10
+  others = {gaussjax.recipes.describe(variants.recipe(other)) for other in variants.NAMES if other != name}
+  assert text not in others
 
 
 def test_acceptance_without_a_stage_says_so():
