@@ -184,8 +184,12 @@ def describe(recipe: Recipe) -> str:
 
 def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
   """The set that a fit starts from, on its canvas; the background is the target's mean."""
+  return _on_canvas(recipe.initialize(key, target, num_gaussians), target, recipe)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _on_canvas(gaussians: Gaussians, target: Array, recipe: Recipe) -> Gaussians:
   height, width, _ = target.shape
-  gaussians = recipe.initialize(key, target, num_gaussians)
   canvas = Canvas(height, width, jnp.mean(target, axis=(0, 1)), recipe.blend)
   return gaussians._replace(shape=recipe.parameterize(gaussians.shape), canvas=canvas)
 
@@ -205,20 +209,24 @@ def multi_scale(
     return initializers.structure_tensor(key, image, num_gaussians)
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
   seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-  stop = Stop(max_steps=steps)
-  fitted = fit(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=stop).gaussians
-  drawn = drawing.render(fitted, height, width)
-  size = jnp.array([width / small.shape[1], height / small.shape[0]], image.dtype)
-  shape = geometry.to_euler(fitted.shape)
-  shape = shape._replace(log_scales=shape.log_scales + jnp.mean(jnp.log(size)))
-  large = Gaussians(fitted.means * size, shape, fitted.colors)
-  born = _births(key, drawn, image, num_gaussians - coarse, budget=jnp.int32(num_gaussians))
+  fitted = fit(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=Stop(max_steps=steps)).gaussians
+  return _with_detail(key, fitted, drawing.render(fitted, height, width), image, num_gaussians)
+
+
+COARSE = Recipe(learning_rate=0.04)  # Euler shapes
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _with_detail(key: Array, coarse: Gaussians, drawn: Array, image: Array, num_gaussians: int) -> Gaussians:
+  """`num_gaussians` in all: the `coarse` set at the size of the `image`, where it looks as `drawn`, and births."""
+  canvas = geometry.canvas_of(coarse)
+  size = jnp.array([image.shape[1] / canvas.width, image.shape[0] / canvas.height], image.dtype)
+  by = jnp.broadcast_to(jnp.sqrt(size[0] * size[1]), len(coarse.means))
+  large = Gaussians(coarse.means * size, jax.vmap(geometry.enlarged)(coarse.shape, by), coarse.colors)
+  count = num_gaussians - len(coarse.means)
+  born = density.births(key, drawn, image, count, budget=jnp.int32(num_gaussians))
   return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), large, born)
 
-
-COARSE = Recipe(learning_rate=0.04)
-
-_births = jax.jit(density.births, static_argnames="count")
 
 PRESETS = {
   "fast": Recipe(multi_scale, learning_rate=0.04, steps=400),

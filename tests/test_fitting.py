@@ -1,10 +1,12 @@
 """The fit: it gains, repeats itself, compiles once, and stops with a named error when numbers go bad."""
 
+import chex
 import jax
 import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
 from scenes import BLENDS, PARAMETERIZATIONS, scene
 
 import gaussjax
@@ -242,11 +244,21 @@ def test_scales_out_of_bounds_are_named():
   assert "scales of 1 of 5" in guards.describe(3, jnp.float32(0), gaussians, huge)
 
 
-def test_checked_reports_scales(x64):
-  del x64
-  recipe = recipes.Recipe(checked=True, learning_rate=3.0)
-  with pytest.raises(gaussjax.FitError, match="scales out of bounds"):
-    gaussjax.fit(picture(), num_gaussians=9, preset=recipe, stop=gaussjax.Stop(max_steps=60))
+def test_checked_reports_scales():
+  """No fit gets there, since each step ends within bounds (geometry.contain): the check itself is called."""
+  gaussians = scene(5)
+  huge = gaussians._replace(shape=gaussians.shape._replace(log_scales=gaussians.shape.log_scales.at[2].set(12.0)))
+  checked = chex.chexify(jax.jit(lambda g: guards.check(jnp.float32(0), g, g)), async_check=False)
+  checked(gaussians)
+  with pytest.raises((AssertionError, checkify.JaxRuntimeError), match="scales out of bounds"):
+    checked(huge)
+
+
+def test_rates_beyond_reason_end_in_finite_numbers():
+  recipe = recipes.Recipe(learning_rate=3.0)
+  result = gaussjax.fit(picture(), num_gaussians=9, preset=recipe, stop=gaussjax.Stop(max_steps=60))
+  assert result.metrics["rollbacks"] == 0
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.state.params))
 
 
 def test_a_checked_fit_that_is_well_is_the_same_fit():
