@@ -31,8 +31,10 @@ def cache_folder() -> Path:
 def prepare_jax() -> None:
   """Wide vectors on CPU, and a private folder for compiled programs, so that a second run starts at once."""
   os.environ["XLA_FLAGS"] = f"{WIDE_VECTORS} {os.environ.get('XLA_FLAGS', '')}"
-  # jaxlib calls every program it finds there built for another machine, since it compares made-up features.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  # jaxlib calls every program it finds there built for another machine, since it compares made-up features. A 1 is
+  # what importing jax sets: a child process inherits it, and is no more asked for than none.
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   import jax
 
   with contextlib.suppress(OSError):  # a home that cannot be written to costs only the cache

@@ -4,6 +4,8 @@ import hypothesis
 import jax
 import pytest
 
+from gaussjax import startup
+
 # Compilation makes the first example slow, and machines differ: no test depends on timing.
 hypothesis.settings.register_profile("quiet", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("quiet")
@@ -14,3 +16,10 @@ def x64():
   """Double precision for the length of a test."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+  """Lets go of compiled programs between files, before a process has more than Linux allows."""
+  yield
+  startup.release_programs()
