@@ -87,16 +87,17 @@ def integers(flag: str, *, least: int) -> list[int]:
 
 def fit_all(path: Path, images: list[Path], settings: list[Setting]) -> None:
   """A row for each pair that has none, written as soon as it is measured."""
-  pairs = [pair for pair in itertools.product(images, settings) if found(path, *pair) is None]
+  rows = read_rows(path)
+  pairs = [pair for pair in itertools.product(images, settings) if found(rows, *pair) is None]
   for index, (image, setting) in enumerate(pairs):
     print(f"{index + 1}/{len(pairs)}: {image.name} {setting}", flush=True)
     row_of(path, image, setting)
 
 
-def found(path: Path, image: Path, setting: Setting) -> dict[str, Any] | None:
-  """The row that a file has of this image and setting, by the recipe as it is now."""
+def found(rows: list[dict[str, Any]], image: Path, setting: Setting) -> dict[str, Any] | None:
+  """The row of this image and setting, by the recipe as it is now."""
   wanted = (image.name, setting._asdict(), fingerprint(setting.variant))
-  for row in read_rows(path):
+  for row in rows:
     if (row["image"], row["setting"], row["recipe"]) == wanted:
       return row
   return None
@@ -104,7 +105,7 @@ def found(path: Path, image: Path, setting: Setting) -> dict[str, Any] | None:
 
 def row_of(path: Path, image: Path, setting: Setting) -> dict[str, Any]:
   """The row of an image and setting, from the file or fitted now and appended to it."""
-  row = found(path, image, setting)
+  row = found(read_rows(path), image, setting)
   if row is not None:
     return row
   folder = path.parent / f".{path.stem}-checkpoint"
@@ -204,12 +205,10 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
 
   groups: dict[tuple, list[dict]] = {}
   current = {name: fingerprint(name) for name in {row["setting"]["variant"] for row in rows}}
-  old = [row for row in rows if row["recipe"] != current[row["setting"]["variant"]]]
-  if old:
-    print(f"{len(old)} rows by earlier recipes are left out")
-  for row in rows:
-    if row in old:
-      continue
+  recent = [row for row in rows if row["recipe"] == current[row["setting"]["variant"]]]
+  if len(recent) < len(rows):
+    print(f"{len(rows) - len(recent)} rows by earlier recipes are left out")
+  for row in recent:
     setting = Setting(**row["setting"])
     groups.setdefault((setting.variant, setting.num_gaussians, setting.steps, setting.seconds), []).append(row)
   table = []
