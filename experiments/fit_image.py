@@ -88,7 +88,7 @@ def main() -> int:
     result.metrics["compile_seconds"] = compilations.seconds
     result.metrics["compilations_after_first_record"] = counts[-1] - counts[min(1, len(counts) - 1)]
     render = gaussjax.render(result.gaussians)
-    result.metrics.update(gaussjax.recipes.evaluate(render, jnp.asarray(image), perceptual=True))
+    result.metrics.update(gaussjax.metrics.perceptual(render, jnp.asarray(image)))
     write_results(folder, image, render, result)
   gaussjax.checkpoints.discard(checkpoint.folder)
   rows = [(name, f"{value:.5g}") for name, value in result.metrics.items()]
@@ -101,7 +101,7 @@ def recipe_from_flags():
   """The recipe that the flags describe."""
   import functools
 
-  from gaussjax import density, geometry, initializers, losses, recipes, rendering
+  from gaussjax import density, geometry, initializers, losses, rendering
 
   base = variants.recipe(FLAGS.preset)
   initialize: Any = base.initialize
@@ -109,8 +109,6 @@ def recipe_from_flags():
     initialize = functools.partial(initializers.random, random_colors=True)
   elif FLAGS.init is not None:
     initialize = getattr(initializers, FLAGS.init)
-  elif FLAGS.blend != "weighted_average":
-    initialize = recipes.Recipe().initialize  # the presets' own start is for the weighted average
   policies: Any = {None: base.policy, "none": None, "relocate": density.relocate, "split": density.split}
   return base._replace(
     loss=base.loss if FLAGS.loss is None else getattr(losses, FLAGS.loss),

@@ -174,7 +174,7 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, 
   gaussjax.checkpoints.discard(folder)
   folder.with_suffix(".steps").unlink(missing_ok=True)
   render, target = gaussjax.render(result.gaussians), jnp.asarray(image)
-  result.metrics.update(gaussjax.recipes.evaluate(render, target, perceptual=True))
+  result.metrics.update(gaussjax.metrics.perceptual(render, target))
   metrics = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
   environment = gaussjax.report.environment()
   return {

@@ -23,6 +23,7 @@ from . import (
   rendering as rendering,
   report as report,
   resumption as resumption,
+  rounding as rounding,
   similarity as similarity,
   solvers as solvers,
   startup as startup,

@@ -311,7 +311,8 @@ def _compare(arguments: argparse.Namespace) -> None:
   first, second = _picture(gaussjax, arguments.first), _picture(gaussjax, arguments.second)
   if first.shape != second.shape:
     raise ValueError(f"got pictures of {first.shape} and {second.shape}, expected equal sizes and channels")
-  _say(arguments, gaussjax.recipes.evaluate(second, first, perceptual=True))
+  measured = gaussjax.metrics.evaluate(second, first)
+  _say(arguments, measured | gaussjax.metrics.perceptual(second, first))
 
 
 def _view(arguments: argparse.Namespace) -> None:

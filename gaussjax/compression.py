@@ -1,8 +1,4 @@
-"""An image as a small file, and back: the fit, its quantisation, and the search for the rate that was asked for.
-
-Quantisation is incremental (Zhou et al., 2017): a share of the Gaussians goes onto the grid and stays there, the
-rest are fitted on and make good what that cost, until all are on it; the colours follow the geometry.
-"""
+"""An image as a small file, and back: the fit, its quantisation, and the search for the rate that was asked for."""
 
 import dataclasses
 import functools
@@ -16,19 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import (
-  codec,
   container,
   density,
   drawing,
-  fitting,
   geometry,
   image_io,
-  losses,
   metrics,
-  optimizers,
   quantization,
   recipes,
   rendering,
+  rounding,
 )
 from gaussjax.quantization import Codes, Steps
 from gaussjax.types import Array, Canvas, Gaussians, Stop
@@ -49,11 +42,6 @@ EFFORTS = (
 DEFAULT_EFFORT = 5
 DEFAULT_QUALITY = 50.0
 
-# Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
-STAGES = ((0.3, 0.0), (0.55, 0.0), (0.75, 0.0), (0.9, 0.0), (1.0, 0.0), (1.0, 0.5), (1.0, 0.8))
-STAGE_RATE = 0.003  # learning rate of the colours in a stage
-
-EXCESS = 0.03  # what rounding one number of each Gaussian may add to the squared error, as a share
 BITS = 38.0  # a Gaussian's, about
 FRAME = 70  # bytes of a file that are not a Gaussian's, about
 # How the squared error falls with N, measured: by this power of it.
@@ -171,15 +159,15 @@ def _to_size(work: _Work, size: int) -> bytes:
     )
   num_gaussians = round(8 * free / BITS)
   fitted = _fit(work, min(num_gaussians, _most(work)))
-  balanced = _balanced_steps(work, fitted)
-  least = finest(*work.image.shape[:2])
+  balanced = rounding.balanced_steps(fitted, jnp.asarray(work.image))
+  least = rounding.finest(*work.image.shape[:2])
   low, high = -24, 56  # in eighths of an octave: far finer, far coarser
   while high - low > 1:
     middle = (low + high) // 2
-    fits = len(_file(work, fitted, coarser(balanced, middle, least))) <= 0.996 * size
+    fits = len(_file(work, fitted, rounding.coarser(balanced, middle, least))) <= 0.996 * size
     low, high = (low, middle) if fits else (middle, high)
-  steps = coarser(balanced, high, least)
-  snapped = quantize(work, fitted, steps)
+  steps = rounding.coarser(balanced, high, least)
+  snapped = _quantized(work, fitted, steps)
   data = _file(work, snapped, steps)
   while len(data) > size:  # rarely by more than a few bytes
     share = (len(data) - size) / len(data) + 0.002
@@ -216,11 +204,29 @@ def _to_quality(work: _Work, quality: float) -> bytes:
   return _packed(work, _rounded_count((FALL * error / worth) ** (1 / (1 + FALL)), work)).data
 
 
-def rounding_loss(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFORT, seed: int = 0) -> float:
-  """dB that a file's set of `num_gaussians` loses against the float fit it is made from."""
+class Rounding(NamedTuple):
+  """What becomes of a fit on its way into a file: dB at each stage, and the integers."""
+
+  fitted: float
+  rounded: float  # to the nearest codes, nothing made good
+  quantized: float
+  codes: Codes
+  steps: Steps
+
+
+def rounded(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFORT, seed: int = 0) -> Rounding:
+  """The stages of a file of `num_gaussians`, on the steps that `quality` would choose."""
   work = _Work(image_io.as_image(image).astype(np.float32), effort, 1, seed, {}, lambda stage, done, total: None)
   fitted, target = _fit(work, num_gaussians), jnp.asarray(work.image)
-  return _psnr(fitted, target) - _psnr(quantize(work, fitted, _balanced_steps(work, fitted)), target)
+  steps = rounding.balanced_steps(fitted, target)
+  quantized = _quantized(work, fitted, steps)
+  return Rounding(
+    rounding.psnr(fitted, target),
+    rounding.psnr(rounding.snapped(fitted, steps), target),
+    rounding.psnr(quantized, target),
+    rounding.codes_of(quantized, steps),
+    steps,
+  )
 
 
 def _rounded_count(count: float, work: _Work) -> int:
@@ -235,13 +241,13 @@ def _most(work: _Work) -> int:
 def _pilot(work: _Work) -> tuple[int, float]:
   """(a number of Gaussians, the dB that they reach in a short fit)."""
   count = min(PILOT_GAUSSIANS, _most(work))
-  return count, _psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), jnp.asarray(work.image))
+  return count, rounding.psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), jnp.asarray(work.image))
 
 
 def _packed(work: _Work, num_gaussians: int) -> _Packed:
   fitted = _fit(work, num_gaussians)
-  steps = _balanced_steps(work, fitted)
-  snapped = quantize(work, fitted, steps)
+  steps = rounding.balanced_steps(fitted, jnp.asarray(work.image))
+  snapped = _quantized(work, fitted, steps)
   data = _file(work, snapped, steps)
   picture = at_8_bits(decode(data)[0])
   return _Packed(data, float(metrics.psnr(jnp.asarray(picture), jnp.asarray(work.image))))
@@ -264,142 +270,27 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
   return fitted._replace(shape=geometry.to_euler(fitted.shape), canvas=canvas)
 
 
-def finest(height: int, width: int) -> Steps:
-  """Steps below which numbers would not fit: 32 bits of `snap`, and the cells of a picture of this size."""
-  side = (1 + 2 * quantization.MARGIN) * max(height, width) / (codec.MAX_CELL - 1)
-  position = quantization.code_of(side / 2**quantization.SPLIT) + 1
-  return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
-
-
-def coarser(steps: Steps, eighths: int, least: Steps) -> Steps:
-  """All steps longer by so many eighths of an octave, none below `least` nor above what a byte holds."""
-  longer = [min(255, max(code + eighths, low)) for code, low in zip(steps, least, strict=True)]
-  return Steps(*longer)._replace(turn=min(least.turn, max(0, steps.turn - eighths)))
-
-
-# Where each step's search ends, and how many numbers of a Gaussian it rounds.
-_SEARCHED = {"position": (156, 2), "log_scale": (136, 2), "turn": (136, 1), "color": (136, 3)}
-_FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
-
-
-def _balanced_steps(work: _Work, fitted: Gaussians) -> Steps:
-  """Steps with which each number of a Gaussian adds EXCESS to the squared error, field by field."""
-  target = jnp.asarray(work.image)
-  lists = drawing.allocate(fitted)
-  squared_error = lambda gaussians: float(_squared_error(gaussians, drawing.allocate(gaussians, lists), target))
-  base = squared_error(fitted)
-  found, least = {}, finest(*target.shape[:2])
-  for name, (coarse, numbers) in _SEARCHED.items():
-    fine = getattr(least, name)
-    while abs(coarse - fine) > 1:
-      middle = (fine + coarse) // 2
-      tried = least._replace(**{name: middle}, **({"log_scale": _FINE_FOR_TURN} if name == "turn" else {}))
-      snapped, _ = _snap(fitted, quantization.grid(tried))
-      within = squared_error(snapped) < base * (1 + numbers * EXCESS)
-      fine, coarse = (middle, coarse) if within else (fine, middle)
-    found[name] = fine
-  return Steps(**found)
-
-
-_snap = jax.jit(quantization.snap)
-
-
-@jax.jit
-def _squared_error(gaussians: Gaussians, lists: drawing.Lists, target: Array) -> Array:
-  rasterizer = drawing.rasterizer(gaussians, lists, target.shape[0], target.shape[1])
-  return metrics.mse(drawing.picture(gaussians, rasterizer), target)
-
-
-def _psnr(gaussians: Gaussians, target: Array) -> float:
-  return -10 * math.log10(max(float(_squared_error(gaussians, drawing.allocate(gaussians), target)), 1e-12))
-
-
-def quantize(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
-  """The set on the grids of `steps`, each share of it rounded while the rest can still make good the loss."""
-  grid, target = quantization.grid(steps), jnp.asarray(work.image)
-  height, width, _ = target.shape
-  fitter, count = _stage_fitter(height, width), len(fitted.means)
-  per_stage = EFFORTS[work.effort][1]
-  rank = jax.random.permutation(jax.random.key(work.seed), count)
-  state = fitter.init(fitted)
-  nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
-  shares = _Shares(jnp.zeros(count, bool), jnp.zeros(count, bool))
-  for index, (geometry_share, color_share) in enumerate(STAGES):
-    larger = _Shares(rank < geometry_share * count, rank < color_share * count)
-    params = _rounded(state.params, grid, shares, larger)
-    shares = larger
-    moments = fitting.forget(state.opt_state, nothing_learnt, everyone)
-    lists = drawing.allocate(params, state.lists)
-    state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), lists=lists)
-    begun = index * per_stage
-    report = lambda record, begun=begun: work.progress_fn(
-      "quantise", begun + int(record["step"]), len(STAGES) * per_stage
-    )
-    host = fitting.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
-    key, stop = jax.random.key(index), Stop(max_steps=per_stage)
-    state = fitting.run(key, fitter, fitting.begin(state), (target, shares), stop=stop, host=host).state
-  return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
-
-
-class _Shares(NamedTuple):
-  """Which Gaussians are on the grid."""
-
-  geometry: Array  # [N] bool
-  colors: Array  # [N] bool
-
-
-def _measure(state: fitting.State, target) -> fitting.Record:
-  """Nothing: a stage goes on to its end."""
-  return {"loss": 0.0, "psnr": 0.0}
-
-
-@jax.jit
-def _rounded(params: Gaussians, grid: quantization.Grid, before: _Shares, after: _Shares) -> Gaussians:
-  """The set with those rounded that are in `after` and were not before."""
-  snapped, _ = quantization.snap(params, grid)
-  placed = functools.partial(_choose, after.geometry & ~before.geometry)
-  shape = jax.tree.map(placed, snapped.shape, params.shape)
-  colors = _choose(after.colors & ~before.colors, snapped.colors, params.colors)
-  return params._replace(means=placed(snapped.means, params.means), shape=shape, colors=colors)
-
-
-def _choose(mask: Array, first: Array, second: Array) -> Array:
-  return jnp.where(mask.reshape(-1, *[1] * (first.ndim - 1)), first, second)
-
-
-@functools.lru_cache(maxsize=16)  # the same functions again, so that jit finds its programs
-def _stage_fitter(height: int, width: int) -> fitting.Fitter:
-  """The descent in which what is on the grid has no gradient."""
-
-  def loss_fn(params: Gaussians, lists: drawing.Lists, target: tuple[Array, _Shares]) -> Array:
-    image, shares = target
-    hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
-    still = hold(shares.geometry)
-    params = params._replace(
-      means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
-    )
-    return losses.l2(drawing.picture(params, drawing.rasterizer(params, lists, height, width)), image)
-
-  rates = recipes.rates(recipes.of("balanced")._replace(learning_rate=STAGE_RATE), height, width)
-  optimizer = optimizers.adam(rates, functools.partial(optimizers.cosine, final=0.1))
-  return fitting.fitter(loss_fn, optimizer, lists=recipes.LISTS)
-
-
 def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
   """The set without the `count` Gaussians that cost least to remove, at least one left."""
   canvas = geometry.canvas_of(gaussians)
   rasterizer = drawing.rasterizer(gaussians, drawing.allocate(gaussians), canvas.height, canvas.width)
-  cost = density.removal_cost(gaussians, rasterizer, drawing.picture(gaussians, rasterizer), target)
+  cost = density.removal_cost(gaussians, rasterizer, rendering.picture(gaussians, rasterizer), target)
   kept = jnp.sort(jnp.argsort(cost)[min(count, len(cost) - 1) :])
   return jax.tree.map(lambda leaf: leaf[kept], gaussians._replace(canvas=None))._replace(canvas=canvas)
+
+
+def _quantized(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
+  report = functools.partial(work.progress_fn, "quantise")
+  stage_steps = EFFORTS[work.effort][1]
+  return rounding.quantize(
+    fitted, jnp.asarray(work.image), steps, stage_steps=stage_steps, seed=work.seed, progress_fn=report
+  )
 
 
 def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
   """The bytes of the set on the grids of `steps`."""
   canvas = geometry.canvas_of(gaussians)
-  _, coded = _snap(gaussians, quantization.grid(steps))
-  codes = Codes(*[np.asarray(field).astype(np.int64) for field in coded])
-  layers = _layered(codes, work.layers)
+  layers = _layered(rounding.codes_of(gaussians, steps), work.layers)
   fixed = lambda value: round(float(value) * container.FIXED)
   header = container.Header(
     height=canvas.height,

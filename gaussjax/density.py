@@ -54,7 +54,7 @@ def prune(key: Array, scene: Scene, *, until: float = 0.5, share: float = 0.1) -
 def _relocated(key: Array, scene: Scene, share: float, idle: Array) -> tuple[Gaussians, Array]:
   """Parks the `idle` [] that cost least, and relocates the `share` that comes after them."""
   gaussians, places = scene.gaussians, len(scene.gaussians.means)
-  count, prediction = max(1, round(share * places)), picture(scene)
+  count, prediction = max(1, round(share * places)), rendering.picture(scene.gaussians, scene.rasterizer)
   order = jnp.argsort(_costs(scene, prediction))
   leaving = jax.lax.dynamic_slice(order, (idle,), (count,))
   born = births(key, prediction, scene.target, count, budget=scene.budget)
@@ -69,7 +69,7 @@ def split(key: Array, scene: Scene, *, share: float = 0.04) -> tuple[Gaussians, 
   cloned, the clone drawn from its own distribution (Kerbl et al., "3D Gaussian Splatting", 2023).
   """
   gaussians, count = scene.gaussians, max(1, round(share * len(scene.gaussians.means)))
-  cost = _costs(scene, picture(scene))
+  cost = _costs(scene, rendering.picture(scene.gaussians, scene.rasterizer))
   leaving = jnp.argsort(cost)[:count]
   unrest = optimizers.gradient_of_means(scene.opt_state).at[leaving].set(-jnp.inf)
   _, parents = jax.lax.top_k(jnp.where(jnp.isneginf(cost), -jnp.inf, unrest), count)
@@ -135,12 +135,6 @@ def sequence(key: Array, scene: Scene, *, policies: tuple[Policy, ...]) -> tuple
     gaussians, changed = policy(jax.random.fold_in(key, index), scene)
     scene, fresh = scene._replace(gaussians=gaussians), fresh | changed
   return scene.gaussians, fresh
-
-
-def picture(scene: Scene) -> Array:
-  """`[H, W, C]`, what the set draws."""
-  canvas = geometry.canvas_of(scene.gaussians)
-  return canvas.blend(scene.rasterizer, scene.gaussians.colors, canvas.background)
 
 
 def removal_cost(gaussians: Gaussians, rasterizer: rendering.Rasterizer, prediction: Array, target: Array) -> Array:

@@ -68,12 +68,6 @@ def rasterizer(
   return tiling.tiled(placed, lists.lists, tau=tau)
 
 
-def picture(gaussians: Gaussians, on: rendering.Rasterizer) -> Array:
-  """`[H, W, C]`, the set's own blend of its colours over its background."""
-  canvas = geometry.canvas_of(gaussians)
-  return canvas.blend(on, gaussians.colors, canvas.background)
-
-
 def render(
   gaussians: Gaussians,
   height: int | None = None,
@@ -126,4 +120,4 @@ def _coverage(gaussians: Gaussians, lists: Lists) -> Array:
 @functools.partial(jax.jit, static_argnames=("height", "width"))
 def _render(gaussians: Gaussians, lists: Lists, viewport: Array, *, height: int, width: int) -> Array:
   affine = rendering.output_affine(viewport, height, width)
-  return picture(gaussians, rasterizer(gaussians, lists, height, width, affine))
+  return rendering.picture(gaussians, rasterizer(gaussians, lists, height, width, affine))

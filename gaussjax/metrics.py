@@ -1,9 +1,12 @@
 """Metrics of two images `[H, W, C]` in [0, 1]: a scalar out. A prediction is clipped to [0, 1] first."""
 
-import jax.numpy as jnp
+import importlib.util
 
-from gaussjax import numerics, similarity
-from gaussjax.lpips import lpips as _lpips
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gaussjax import lpips as _lpips, numerics, similarity
 from gaussjax.types import Array
 
 
@@ -29,4 +32,48 @@ def ms_ssim(prediction: Array, target: Array) -> Array:
 
 def lpips(prediction: Array, target: Array) -> Array:
   """LPIPS (lpips.lpips) of the clipped prediction; raises what that raises."""
-  return _lpips(jnp.clip(prediction, 0, 1), target)
+  return _lpips.lpips(jnp.clip(prediction, 0, 1), target)
+
+
+def flip(prediction: Array, target: Array) -> float:
+  """Mean FLIP of colour images on the host: 0 for the same, 1 at most, seen at 67 pixels a degree.
+
+  Andersson et al., "FLIP: a difference evaluator for alternating images", 2020, by their package flip-evaluator.
+  Raises ModuleNotFoundError without it, ValueError for other than 3 channels.
+  """
+  if target.shape[-1] != 3:
+    raise ValueError(f"got an image of shape {target.shape}, expected 3 channels for FLIP")
+  try:
+    import flip_evaluator
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("FLIP needs the package flip-evaluator (pip install 'gaussjax[flip]')") from error
+  reference, test = (np.array(image, np.float32) for image in (target, jnp.clip(prediction, 0, 1)))
+  return float(flip_evaluator.evaluate(reference, test, "LDR", applyMagma=False)[1])
+
+
+def evaluate(prediction: Array, target: Array) -> dict[str, float]:
+  """The metrics that need nothing else: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim."""
+  return {name: float(value) for name, value in _evaluated(prediction, target).items()}
+
+
+@jax.jit
+def _evaluated(prediction: Array, target: Array) -> dict[str, Array]:
+  values = {"mse": mse(prediction, target), "psnr": psnr(prediction, target)}
+  if min(target.shape[:2]) >= 11:
+    values["ssim"] = ssim(prediction, target)
+  if min(target.shape[:2]) >= 176:
+    values["ms_ssim"] = ms_ssim(prediction, target)
+  return values
+
+
+def perceptual(prediction: Array, target: Array) -> dict[str, float]:
+  """Those of lpips and flip whose package is installed, for images that they are defined for."""
+  values = {}
+  if _lpips.available() and _lpips.fits(target):
+    values["lpips"] = float(_jitted_lpips(prediction, target))
+  if importlib.util.find_spec("flip_evaluator") and target.shape[-1] == 3:
+    values["flip"] = flip(prediction, target)
+  return values
+
+
+_jitted_lpips = jax.jit(lpips)

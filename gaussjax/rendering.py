@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gaussjax.geometry import Affine, Geometry
-from gaussjax.types import Array
+from gaussjax.geometry import Affine, Geometry, canvas_of
+from gaussjax.types import Array, Gaussians
 
 # Evaluations (Gaussian-pixel pairs) held at once by the dense renderer: 16 MB an array in float32.
 CHUNK_EVALUATIONS = 2**22
@@ -131,6 +131,12 @@ def alpha_composite(rasterizer: Rasterizer, colors: Array, background: Array) ->
   opacities = jnp.exp(jnp.minimum(rasterizer.log_weights, 0))
   sums, transmittance = rasterizer.composite(colors, opacities)
   return sums + transmittance * background
+
+
+def picture(gaussians: Gaussians, on: Rasterizer) -> Array:
+  """`[H, W, C]`, the set's own blend of its colours over its background."""
+  canvas = canvas_of(gaussians)
+  return canvas.blend(on, gaussians.colors, canvas.background)
 
 
 LINEAR_BLENDS = (weighted_average, accumulated_sum)  # those that need `splat` only

@@ -97,6 +97,22 @@ def write_rates(path: str | os.PathLike, curves: Mapping[str, Sequence[tuple[flo
   _write_figure(path, figure)
 
 
+def write_bars(
+  path: str | os.PathLike, groups: Mapping[str, Sequence[float]], names: Sequence[str], label: str
+) -> None:
+  """A PNG of bars: a group for each key, in it a bar for each of `names`. Raises ImportError without matplotlib."""
+  figure = _figure(6, 4)
+  axes = figure.subplots()
+  width = 0.8 / len(names)
+  for index, name in enumerate(names):
+    places = [place + (index - (len(names) - 1) / 2) * width for place in range(len(groups))]
+    axes.bar(places, [values[index] for values in groups.values()], width, label=name)
+  axes.set(ylabel=label, xticks=range(len(groups)), xticklabels=list(groups))
+  axes.grid(alpha=0.3, axis="y")
+  axes.legend()
+  _write_figure(path, figure)
+
+
 def _figure(width: float, height: float) -> Any:
   """A matplotlib figure, in inches, that needs no display."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg

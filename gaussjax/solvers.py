@@ -20,10 +20,7 @@ def solve_colors(
   canvas = geometry.canvas_of(gaussians)
   if canvas.blend not in rendering.LINEAR_BLENDS:
     raise ValueError(f"got the blend {canvas.blend.__name__}, expected one that is linear in the colours")
-
-  def picture(colors: Array) -> Array:
-    return canvas.blend(rasterizer, colors, canvas.background)
-
+  picture = lambda colors: rendering.picture(gaussians._replace(colors=colors), rasterizer)
   drawn, adjoint = jax.vjp(picture, gaussians.colors)
   nothing = picture(jnp.zeros_like(gaussians.colors))
   diagonal = jnp.sum(adjoint(jnp.ones_like(drawn))[0]) / gaussians.colors.size

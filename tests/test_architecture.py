@@ -26,7 +26,8 @@ LEVELS = [
   {"drawing"},
   {"resumption"},
   {"recipes", "report"},
-  {"passes", "compression"},
+  {"passes", "rounding"},
+  {"compression"},
   {"gjx_io"},
   {"cli"},
 ]

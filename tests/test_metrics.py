@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 from scipy import ndimage
+from skimage import color
 
 from gaussjax import losses, metrics
 
@@ -83,3 +84,22 @@ def test_the_windows_gradient_is_its_adjoint(x64):
   del x64
   prediction, target = (jnp.asarray(image[:24, :30], jnp.float64) for image in images())
   check_grads(lambda image: losses.dssim(image, target), (prediction,), order=1, modes=["rev"])
+
+
+def test_flip_of_plain_pictures_is_their_distance_in_color():
+  pytest.importorskip("flip_evaluator")
+  lab = lambda rgb: color.rgb2lab(np.array(rgb, np.float64).reshape(1, 1, 3))[0, 0]
+
+  def distance(a, b):  # without spatial detail: HyAB of Hunt-adjusted Lab, to the power 0.7
+    a, b = (np.array([x[0], *(0.01 * x[0] * x[1:])]) for x in (lab(a), lab(b)))
+    return (abs(a[0] - b[0]) + np.hypot(*(a - b)[1:])) ** 0.7
+
+  most, plain = distance((0, 1, 0), (0, 0, 1)), lambda value: np.full((24, 32, 3), value, np.float32)
+  for a, b in ((0.0, 1.0), (0.4, 0.5), (0.2, 0.21)):
+    apart, knee = distance([a] * 3, [b] * 3), 0.4 * most
+    expected = 0.95 * apart / knee if apart < knee else 0.95 + 0.05 * (apart - knee) / (most - knee)
+    np.testing.assert_allclose(metrics.flip(plain(a), plain(b)), expected, rtol=2e-3)
+  target = images()[1]
+  assert metrics.flip(target, target) == 0 and set(metrics.perceptual(target, target)) >= {"flip"}
+  with pytest.raises(ValueError, match="3 channels"):
+    metrics.flip(plain(0)[..., :1], plain(0)[..., :1])

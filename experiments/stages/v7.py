@@ -17,7 +17,8 @@ def measure(images: list) -> list[runner.Criterion]:
       row = rate_distortion.measure(path, rate_distortion.OURS, bpp, EFFORT)
       if row["psnr"] >= 30:
         break
-    cost = gaussjax.compression.rounding_loss(gaussjax.read_image(path), row["gaussians"], effort=EFFORT)
+    stages = gaussjax.compression.rounded(gaussjax.read_image(path), row["gaussians"], effort=EFFORT)
+    cost = stages.fitted - stages.quantized
     print(f"{path.name}: {row['psnr']:.2f} dB at {row['bpp']:.3f} bpp, rounding costs {cost:.2f} dB", flush=True)
     reached.append(row["psnr"])
     losses.append(cost)

@@ -1,0 +1,115 @@
+"""What the parts of the codec are worth: bits of each field of a Gaussian, and dB that rounding costs, on one fit.
+
+  python -m experiments.codec_levers --images=DIR --num_gaussians=3000 --name=codec_levers
+
+keeps a row for each image in experiments/results/NAME.jsonl, goes on where it stopped, prints the table and draws
+NAME.png. `plain` is without the lever: positions in any order, all angles alike, the other fields by the entropy of
+their own histogram (whose table a file would have to hold besides); rounding to the nearest codes at once.
+"""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import runner, sweep
+
+FLAGS = flags.FLAGS
+FIELDS = ("position", "scale", "turn", "color")
+
+
+def define_flags() -> None:
+  """The flags of this runner."""
+  flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
+  flags.DEFINE_integer("num_gaussians", 3000, "N.", lower_bound=1)
+  flags.DEFINE_integer("effort", 3, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
+  flags.DEFINE_string("results_dir", str(sweep.RESULTS), "Where rows and plot go.")
+
+
+def main() -> int:
+  """Measures what has no row yet, then summarises."""
+  path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  setting = {"num_gaussians": FLAGS.num_gaussians, "effort": FLAGS.effort}
+  done = [row for row in sweep.read_rows(path) if row["setting"] == setting]
+  with runner.interruptible() as requested:
+    for image in runner.image_files(FLAGS.images):
+      if requested():
+        raise runner.InterruptedFitError(f"{len(done)} rows done; the same command goes on from here")
+      if image.name not in {row["image"] for row in done}:
+        done.append({"image": image.name, "setting": setting, **measure(image)})
+        sweep.append_row(path, done[-1])
+  summarise(done, path.with_suffix(".png"))
+  return 0
+
+
+def measure(path: Path) -> dict[str, Any]:
+  """The row of one image."""
+  import gaussjax
+
+  gaussjax.startup.release_programs()
+  image = gaussjax.read_image(path)
+  stages = gaussjax.compression.rounded(image, FLAGS.num_gaussians, effort=FLAGS.effort)
+  layer = gaussjax.codec.ordered(stages.codes)
+  count = len(layer.minor)
+  coded = gaussjax.codec.field_bits([layer], image.shape[2], stages.steps)
+  row = {
+    "plain": plain_bits(layer, gaussjax.quantization.grid(stages.steps), image.shape),
+    "coded": {name: coded[name] / count for name in FIELDS},
+    "psnr": {"fitted": stages.fitted, "plain": stages.rounded, "coded": stages.quantized},
+  }
+  print(f"{path.name}: {row}", flush=True)
+  return row
+
+
+def plain_bits(layer, grid, shape: tuple[int, ...]) -> dict[str, float]:
+  """Bits a Gaussian of each field, of codes on a `grid`, without what the coder knows of its neighbours."""
+  import numpy as np
+
+  import gaussjax
+
+  quantization = gaussjax.quantization
+  side = grid.position * 2**quantization.SPLIT
+  cells = math.prod((1 + 2 * quantization.MARGIN) * length / side for length in shape[:2])
+  return {
+    "position": math.log2(cells * quantization.PARTS),
+    "scale": entropy(layer.minor) + entropy(layer.ratio),
+    "turn": float(np.mean(np.log2(quantization.bins(layer.ratio, grid)))),
+    "color": sum(entropy(channel) for channel in layer.colors.T),
+  }
+
+
+def entropy(values) -> float:
+  """Bits a value of the histogram of these."""
+  import numpy as np
+
+  _, counts = np.unique(values, return_counts=True)
+  shares = counts / counts.sum()
+  return float(-np.sum(shares * np.log2(shares)))
+
+
+def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
+  """Prints the table of means and draws it."""
+  from gaussjax import report
+
+  mean = lambda kind, name: statistics.mean(row[kind][name] for row in rows)
+  bits = {name: (mean("plain", name), mean("coded", name)) for name in FIELDS}
+  bits["all"] = (sum(plain for plain, _ in bits.values()), sum(coded for _, coded in bits.values()))
+  table = [(name, f"{plain:.2f}", f"{coded:.2f}", f"{coded - plain:+.2f}") for name, (plain, coded) in bits.items()]
+  print(report.table(table, ("bits a Gaussian", "plain", "coded", "")))
+  fitted, plain, made_good = (mean("psnr", name) for name in ("fitted", "plain", "coded"))
+  print(f"rounding, mean of {len(rows)} images: {fitted:.2f} dB before, {plain - fitted:+.2f} dB at once, ", end="")
+  print(f"{made_good - fitted:+.2f} dB in shares, each made good by the rest")
+  try:
+    report.write_bars(plot, bits, ("plain", "coded"), "bits a Gaussian")
+    print(f"plot in {plot}")
+  except ImportError:
+    print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+
+
+if __name__ == "__main__":
+  define_flags()
+  runner.run(main, __doc__)

@@ -1,0 +1,179 @@
+"""A fitted set onto the grids of a file: which steps, and how what rounding costs is made good.
+
+Rounding is incremental (Zhou et al., "Incremental network quantization", 2017): a share of the Gaussians goes onto
+the grid and stays there, the rest are fitted on and make good what that cost, until all are on it; the colours
+follow the geometry.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gaussjax import (
+  codec,
+  drawing,
+  fitting,
+  losses,
+  metrics,
+  optimizers,
+  quantization,
+  recipes,
+  rendering,
+)
+from gaussjax.quantization import Codes, Steps
+from gaussjax.types import Array, Gaussians, Stop
+
+# Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
+# Smaller ones at the end: the fewer are left, the less they can make good.
+STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.0, i / 5) for i in range(1, 5))
+STAGE_RATE = 0.003  # learning rate of the colours in a stage
+
+EXCESS = 0.03  # what rounding one number of each Gaussian may add to the squared error, as a share
+
+
+def finest(height: int, width: int) -> Steps:
+  """Steps below which numbers would not fit: 32 bits of `snap`, and the cells of a picture of this size."""
+  side = (1 + 2 * quantization.MARGIN) * max(height, width) / (codec.MAX_CELL - 1)
+  position = quantization.code_of(side / 2**quantization.SPLIT) + 1
+  return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
+
+
+def coarser(steps: Steps, eighths: int, least: Steps) -> Steps:
+  """All steps longer by so many eighths of an octave, none below `least` nor above what a byte holds."""
+  longer = [min(255, max(code + eighths, low)) for code, low in zip(steps, least, strict=True)]
+  return Steps(*longer)._replace(turn=min(least.turn, max(0, steps.turn - eighths)))
+
+
+# Where each step's search ends, and how many numbers of a Gaussian it rounds.
+_SEARCHED = {"position": (156, 2), "log_scale": (136, 2), "turn": (136, 1), "color": (136, 3)}
+_FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
+
+
+def balanced_steps(fitted: Gaussians, target: Array) -> Steps:
+  """Steps with which each number of a Gaussian adds EXCESS to the squared error, field by field."""
+  lists = drawing.allocate(fitted)
+
+  def squared_error(gaussians: Gaussians) -> float:
+    return float(_squared_error(gaussians, drawing.allocate(gaussians, lists), target))
+
+  base = squared_error(fitted)
+  found, least = {}, finest(*target.shape[:2])
+  for name, (coarse, numbers) in _SEARCHED.items():
+    others = least._replace(log_scale=_FINE_FOR_TURN) if name == "turn" else least
+    rounded = lambda code, others=others, name=name: snapped(fitted, others._replace(**{name: code}))
+    fine = getattr(least, name)
+    most = squared_error(rounded(fine)) + numbers * EXCESS * base
+    while abs(coarse - fine) > 1:
+      middle = (fine + coarse) // 2
+      fine, coarse = (middle, coarse) if squared_error(rounded(middle)) < most else (fine, middle)
+    found[name] = fine
+  return Steps(**found)
+
+
+_snap = jax.jit(quantization.snap)
+
+
+def snapped(gaussians: Gaussians, steps: Steps) -> Gaussians:
+  """The set with every number at the nearest point of its grid."""
+  return _snap(gaussians, quantization.grid(steps))[0]
+
+
+def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
+  """The integers, of numpy, nearest to a set on the grids of `steps`."""
+  _, coded = _snap(gaussians, quantization.grid(steps))
+  return Codes(*[np.asarray(field).astype(np.int64) for field in coded])
+
+
+@jax.jit
+def _squared_error(gaussians: Gaussians, lists: drawing.Lists, target: Array) -> Array:
+  rasterizer = drawing.rasterizer(gaussians, lists, target.shape[0], target.shape[1])
+  return metrics.mse(rendering.picture(gaussians, rasterizer), target)
+
+
+def psnr(gaussians: Gaussians, target: Array) -> float:
+  """dB of a set at its fitted size against `target` `[H, W, C]`, not rounded to 8 bits."""
+  return -10 * math.log10(max(float(_squared_error(gaussians, drawing.allocate(gaussians), target)), 1e-12))
+
+
+def quantize(
+  fitted: Gaussians,
+  target: Array,
+  steps: Steps,
+  *,
+  stage_steps: int,
+  seed: int = 0,
+  progress_fn: Callable[[int, int], None] = lambda done, total: None,
+) -> Gaussians:
+  """The set on the grids of `steps`, each share of it rounded while the rest can still make good the loss.
+
+  `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says who is rounded when.
+  """
+  grid = quantization.grid(steps)
+  height, width, _ = target.shape
+  fitter, count = _stage_fitter(height, width), len(fitted.means)
+  rank = jax.random.permutation(jax.random.key(seed), count)
+  state = fitter.init(fitted)
+  nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
+  shares = _Shares(jnp.zeros(count, bool), jnp.zeros(count, bool))
+  for index, (geometry_share, color_share) in enumerate(STAGES):
+    larger = _Shares(rank < geometry_share * count, rank < color_share * count)
+    params = _rounded(state.params, grid, shares, larger)
+    shares = larger
+    moments = fitting.forget(state.opt_state, nothing_learnt, everyone)
+    lists = drawing.allocate(params, state.lists)
+    state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), lists=lists)
+    begun = index * stage_steps
+    report = lambda record, begun=begun: progress_fn(begun + int(record["step"]), len(STAGES) * stage_steps)
+    host = fitting.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
+    key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
+    state = fitting.run(key, fitter, fitting.begin(state), (target, shares), stop=stop, host=host).state
+  return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
+
+
+class _Shares(NamedTuple):
+  """Which Gaussians are on the grid."""
+
+  geometry: Array  # [N] bool
+  colors: Array  # [N] bool
+
+
+def _measure(state: fitting.State, target) -> fitting.Record:
+  """Nothing: a stage goes on to its end."""
+  return {"loss": 0.0, "psnr": 0.0}
+
+
+@jax.jit
+def _rounded(params: Gaussians, grid: quantization.Grid, before: _Shares, after: _Shares) -> Gaussians:
+  """The set with those rounded that are in `after` and were not before."""
+  nearest, _ = quantization.snap(params, grid)
+  placed = functools.partial(_choose, after.geometry & ~before.geometry)
+  shape = jax.tree.map(placed, nearest.shape, params.shape)
+  colors = _choose(after.colors & ~before.colors, nearest.colors, params.colors)
+  return params._replace(means=placed(nearest.means, params.means), shape=shape, colors=colors)
+
+
+def _choose(mask: Array, first: Array, second: Array) -> Array:
+  return jnp.where(mask.reshape(-1, *[1] * (first.ndim - 1)), first, second)
+
+
+@functools.lru_cache(maxsize=16)  # the same functions again, so that jit finds its programs
+def _stage_fitter(height: int, width: int) -> fitting.Fitter:
+  """The descent in which what is on the grid has no gradient."""
+
+  def loss_fn(params: Gaussians, lists: drawing.Lists, target: tuple[Array, _Shares]) -> Array:
+    image, shares = target
+    hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
+    still = hold(shares.geometry)
+    params = params._replace(
+      means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
+    )
+    return losses.l2(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), image)
+
+  rates = recipes.rates(recipes.of("balanced")._replace(learning_rate=STAGE_RATE), height, width)
+  optimizer = optimizers.adam(rates, functools.partial(optimizers.cosine, final=0.1))
+  return fitting.fitter(loss_fn, optimizer, lists=recipes.LISTS)
