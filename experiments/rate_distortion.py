@@ -38,7 +38,7 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   flags.DEFINE_list("codecs", list(SETTINGS), f"Some of {', '.join(SETTINGS)}.")
-  flags.DEFINE_integer("effort", 5, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(sweep.RESULTS), "Where rows and plot go.")
   flags.DEFINE_bool("summary", False, "Encode nothing: summarise the rows that are there.")

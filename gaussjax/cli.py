@@ -100,7 +100,7 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
   goal.add_argument("--size", type=_positive, help="at most so many bytes")
   goal.add_argument("--target_psnr", type=float, help="at least so many dB")
   command.add_argument(
-    "-e", "--effort", type=int, default=5, choices=range(10), help="time spent, 0 to 9 (default 5)"
+    "-e", "--effort", type=int, default=4, choices=range(10), help="time spent, 0 to 9 (default 4)"
   )
   command.add_argument("--layers", type=int, default=1, choices=range(1, 5), help="for progressive drawing, 1 to 4")
   command.add_argument("--seed", type=int, default=0, help="of the random numbers")

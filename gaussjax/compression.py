@@ -39,7 +39,7 @@ EFFORTS = (
   (4000, 100),
   (8000, 150),
 )
-DEFAULT_EFFORT = 5
+DEFAULT_EFFORT = 4
 DEFAULT_QUALITY = 50.0
 
 BITS = 38.0  # a Gaussian's, about

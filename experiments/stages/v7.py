@@ -3,7 +3,7 @@
 from experiments import rate_distortion, runner
 
 BPP = 2.4  # a tenth of 24 bits
-EFFORT = 3
+EFFORT = 4
 
 
 def measure(images: list) -> list[runner.Criterion]:
