@@ -10,7 +10,7 @@ gradients match finite differences, no scale collapses, the image stays covered,
 time to a PSNR. --stage=v6: the perceptual mix against L2. --stage=v7: files at a tenth of
 the size, and the cost of rounding. --stage=v8: the three shapes, also under stress. Each of
 these takes --images, a file or a folder; without it the shipped photograph. v2, v3, v4, v6 and v8 keep the rows of
-their fits in experiments/results/acceptance.jsonl and go on where they stopped.
+their fits in experiments/results/acceptance.jsonl, v7 those of its files beside it, and go on where they stopped.
 --stage=v5: 1,000 frames a second at 768 x 512 with 10,000 Gaussians, on a GPU.
 """
 

@@ -17,6 +17,7 @@ from absl import flags
 from experiments import runner, sweep
 
 FLAGS = flags.FLAGS
+KODAK = sweep.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
 FIELDS = ("position", "scale", "turn", "color")
 
 
@@ -33,26 +34,34 @@ def main() -> int:
   """Measures what has no row yet, then summarises."""
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
-  setting = {"num_gaussians": FLAGS.num_gaussians, "effort": FLAGS.effort}
-  done = [row for row in sweep.read_rows(path) if row["setting"] == setting]
+  rows: list[dict[str, Any]] = []
   with runner.interruptible() as requested:
     for image in runner.image_files(FLAGS.images):
       if requested():
-        raise runner.InterruptedFitError(f"{len(done)} rows done; the same command goes on from here")
-      if image.name not in {row["image"] for row in done}:
-        done.append({"image": image.name, "setting": setting, **measure(image)})
-        sweep.append_row(path, done[-1])
-  summarise(done, path.with_suffix(".png"))
+        raise runner.InterruptedFitError(f"{len(rows)} rows done; the same command goes on from here")
+      rows.append(row_of(path, image, FLAGS.num_gaussians, FLAGS.effort))
+  summarise(rows, path.with_suffix(".png"))
   return 0
 
 
-def measure(path: Path) -> dict[str, Any]:
+def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> dict[str, Any]:
+  """The row of an image, from the file or measured now and appended to it."""
+  wanted = {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
+  for row in sweep.read_rows(path):
+    if wanted.items() <= row.items():
+      return row
+  row = wanted | measure(image, num_gaussians, effort)
+  sweep.append_row(path, row)
+  return row
+
+
+def measure(path: Path, num_gaussians: int, effort: int) -> dict[str, Any]:
   """The row of one image."""
   import gaussjax
 
   gaussjax.startup.release_programs()
   image = gaussjax.read_image(path)
-  stages = gaussjax.compression.rounded(image, FLAGS.num_gaussians, effort=FLAGS.effort)
+  stages = gaussjax.compression.rounded(image, num_gaussians, effort=effort)
   layer = gaussjax.codec.ordered(stages.codes)
   count = len(layer.minor)
   coded = gaussjax.codec.field_bits([layer], image.shape[2], stages.steps)

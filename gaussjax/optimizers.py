@@ -69,7 +69,52 @@ def adam(rates: Rates, schedule: Schedule, *, b2: float = 0.99) -> optax.Gradien
 
 def adan(rates: Rates, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
   """Adan with a rate for each field (Xie et al., "Adan: adaptive Nesterov momentum algorithm", 2022)."""
-  return by_field(lambda rate: optax.adan(rate, eps=1e-15), rates, schedule)
+  return by_field(lambda rate: optax.chain(scale_by_adan(), optax.scale(-rate)), rates, schedule)
+
+
+class AdanState(NamedTuple):
+  """What Adan remembers: the number of steps, the last gradient, and three moments like the parameters."""
+
+  steps: Array
+  last: Any
+  mean: Any  # of the gradients
+  change: Any  # of what each differs by from the one before
+  square: Any  # of the gradient looked ahead to
+
+
+def scale_by_adan(b1: float = 0.9, b2: float = 0.95, b3: float = 0.99) -> optax.GradientTransformation:
+  """Adan's direction, b1 to b3 being what is kept of each moment: algorithm 1 of the paper, moments without bias.
+
+  The defaults are for fits of some hundred steps; the paper's are 0.98, 0.92, 0.99. Not optax's, which weighs the
+  change by 1 - b2 where the authors' code has b2 (optax 0.2.8). Where the last gradient is nought, as for a
+  Gaussian with fresh moments, nothing has changed.
+  """
+
+  def init(params: Any) -> AdanState:
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return AdanState(jnp.zeros((), jnp.int32), zeros, zeros, zeros, zeros)
+
+  def update(gradients: Any, state: AdanState, params: Any = None) -> tuple[Any, AdanState]:
+    del params
+    steps = state.steps + 1
+    changes = jax.tree.map(lambda g, last: jnp.where(last == 0, 0, g - last), gradients, state.last)
+    squares = jax.tree.map(lambda g, change: jnp.square(g + b2 * change), gradients, changes)
+    average = lambda kept, old, new: jax.tree.map(lambda o, n: kept * o + (1 - kept) * n, old, new)
+    mean, change, square = (
+      average(b1, state.mean, gradients),
+      average(b2, state.change, changes),
+      average(b3, state.square, squares),
+    )
+    unbiased = lambda kept, moment: jax.tree.map(lambda m: m / (1 - kept**steps), moment)
+    direction = jax.tree.map(
+      lambda m, v, n: (m + b2 * v) / (jnp.sqrt(n) + 1e-15),
+      unbiased(b1, mean),
+      unbiased(b2, change),
+      unbiased(b3, square),
+    )
+    return direction, AdanState(steps, gradients, mean, change, square)
+
+  return optax.GradientTransformation(init, update)
 
 
 def by_field(

@@ -47,3 +47,17 @@ def test_a_scale_beyond_the_picture_is_projected_back_and_no_other(parameterize)
   ratio = before[3, 1] / before[3, 0]
   np.testing.assert_allclose(after[3, 1], np.hypot(ratio * limit, gaussians.canvas.floor), rtol=1e-3)
   np.testing.assert_allclose(np.delete(after, 3, 0), np.delete(before, 3, 0), rtol=1e-6)
+
+
+def test_adan_is_the_papers():
+  gradients = np.random.default_rng(3).normal(size=(6, 4))
+  optimizer = optimizers.scale_by_adan(0.9, 0.7, 0.8)
+  state, (mean, change, square), last = optimizer.init(jnp.zeros(4)), np.zeros((3, 4)), gradients[0]
+  for step, gradient in enumerate(gradients, 1):
+    found, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state)
+    mean = 0.9 * mean + 0.1 * gradient
+    change = 0.7 * change + 0.3 * (gradient - last)
+    square = 0.8 * square + 0.2 * (gradient + 0.7 * (gradient - last)) ** 2
+    first, second, third = mean / (1 - 0.9**step), change / (1 - 0.7**step), square / (1 - 0.8**step)
+    np.testing.assert_allclose(found, (first + 0.7 * second) / np.sqrt(third), rtol=2e-5)
+    last = gradient

@@ -1,6 +1,6 @@
 """V7: files of a tenth of the picture's size at 30 dB, and what rounding to a file's integers costs."""
 
-from experiments import rate_distortion, runner
+from experiments import codec_levers, rate_distortion, runner
 
 BPP = 2.4  # a tenth of 24 bits
 EFFORT = 4
@@ -8,17 +8,15 @@ EFFORT = 4
 
 def measure(images: list) -> list[runner.Criterion]:
   """The criteria over the images: the least PSNR, the mean loss."""
-  import gaussjax
-
   reached, losses = [], []
   for path in images:
     # Most pictures reach 30 dB with far fewer bits than they are allowed.
-    for bpp in (BPP / 8, BPP / 4, BPP / 2, BPP):
-      row = rate_distortion.measure(path, rate_distortion.OURS, bpp, EFFORT)
+    for bpp in (0.3, 0.6, BPP / 2, BPP):
+      row = rate_distortion.row_of(rate_distortion.KODAK, path, rate_distortion.OURS, bpp, EFFORT)
       if row["psnr"] >= 30:
         break
-    stages = gaussjax.compression.rounded(gaussjax.read_image(path), row["gaussians"], effort=EFFORT)
-    cost = stages.fitted - stages.quantized
+    stages = codec_levers.row_of(codec_levers.KODAK, path, row["gaussians"], EFFORT)["psnr"]
+    cost = stages["fitted"] - stages["coded"]
     print(f"{path.name}: {row['psnr']:.2f} dB at {row['bpp']:.3f} bpp, rounding costs {cost:.2f} dB", flush=True)
     reached.append(row["psnr"])
     losses.append(cost)
