@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gaussjax
-from experiments import rate_distortion, runner
+from experiments import codec_levers, rate_distortion, runner
 
 
 def test_jpeg_2000_is_at_its_best():
@@ -34,3 +34,29 @@ def test_rows_make_tables(tmp_path, capsys):
   text = capsys.readouterr().out
   assert "gaussjax effort 3  jpeg" in text and "-20.6" in text
   assert gaussjax.read_image(tmp_path / "plot.png").shape[-1] == 3
+
+
+def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
+  rng = np.random.default_rng(0)
+  codes = gaussjax.quantization.Codes(
+    cells=rng.integers(0, 4, (64, 2)),
+    parts=rng.integers(0, 64, 64),
+    minor=np.arange(64) % 4,
+    ratio=np.full(64, 8),
+    turn=np.zeros(64, int),
+    colors=np.stack([np.arange(64) % 2, np.zeros(64, int), np.arange(64)], 1),  # 1, 0 and 6 bits
+  )
+  grid = gaussjax.quantization.Grid(position=2.0, log_scale=0.1, color=0.1, bins=4 << 16, level=0)
+  bits = codec_levers.plain_bits(codes, grid, (128, 64, 3))
+  # 9 x 4.5 cells of 16 pixels with their margins, 64 parts each; 4 scales of one ratio; 32 angles.
+  assert bits == pytest.approx({"position": np.log2(9 * 4.5 * 64), "scale": 2, "turn": 5, "color": 7})
+  row = {"plain": bits, "coded": bits | {"turn": 4.0}, "psnr": {"fitted": 31.0, "plain": 29.5, "coded": 30.6}}
+  monkeypatch.setattr(codec_levers, "measure", lambda path, num_gaussians, effort: row)
+  path, image = tmp_path / "rows.jsonl", tmp_path / "a.png"
+  first = codec_levers.row_of(path, image, 64, 3)
+  monkeypatch.delattr(codec_levers, "measure")
+  assert codec_levers.row_of(path, image, 64, 3) == first  # from the file, not measured again
+  codec_levers.summarise([first], tmp_path / "plot.png")
+  printed = capsys.readouterr().out
+  assert "-1.00" in printed and "-1.50 dB at once, -0.40 dB in shares" in printed
+  assert (tmp_path / "plot.png").stat().st_size > 1000
