@@ -144,6 +144,11 @@ class _Work(NamedTuple):
   metadata: dict[str, bytes]
   progress_fn: Progress
 
+  @property
+  def target(self) -> Array:
+    """The image on the device."""
+    return jnp.asarray(self.image)
+
 
 class _Packed(NamedTuple):
   data: bytes
@@ -159,7 +164,7 @@ def _to_size(work: _Work, size: int) -> bytes:
     )
   num_gaussians = round(8 * free / BITS)
   fitted = _fit(work, min(num_gaussians, _most(work)))
-  balanced = rounding.balanced_steps(fitted, jnp.asarray(work.image))
+  balanced = rounding.balanced_steps(fitted, work.target)
   least = rounding.finest(*work.image.shape[:2])
   low, high = -24, 56  # in eighths of an octave: far finer, far coarser
   while high - low > 1:
@@ -171,7 +176,7 @@ def _to_size(work: _Work, size: int) -> bytes:
   data = _file(work, snapped, steps)
   while len(data) > size:  # rarely by more than a few bytes
     share = (len(data) - size) / len(data) + 0.002
-    snapped = _without_least(snapped, jnp.asarray(work.image), max(1, math.ceil(share * len(snapped.means))))
+    snapped = _without_least(snapped, work.target, max(1, math.ceil(share * len(snapped.means))))
     data = _file(work, snapped, steps)
   return data
 
@@ -217,7 +222,7 @@ class Rounding(NamedTuple):
 def rounded(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFORT, seed: int = 0) -> Rounding:
   """The stages of a file of `num_gaussians`, on the steps that `quality` would choose."""
   work = _Work(image_io.as_image(image).astype(np.float32), effort, 1, seed, {}, lambda stage, done, total: None)
-  fitted, target = _fit(work, num_gaussians), jnp.asarray(work.image)
+  fitted, target = _fit(work, num_gaussians), work.target
   steps = rounding.balanced_steps(fitted, target)
   quantized = _quantized(work, fitted, steps)
   return Rounding(
@@ -241,16 +246,16 @@ def _most(work: _Work) -> int:
 def _pilot(work: _Work) -> tuple[int, float]:
   """(a number of Gaussians, the dB that they reach in a short fit)."""
   count = min(PILOT_GAUSSIANS, _most(work))
-  return count, rounding.psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), jnp.asarray(work.image))
+  return count, rounding.psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), work.target)
 
 
 def _packed(work: _Work, num_gaussians: int) -> _Packed:
   fitted = _fit(work, num_gaussians)
-  steps = rounding.balanced_steps(fitted, jnp.asarray(work.image))
+  steps = rounding.balanced_steps(fitted, work.target)
   snapped = _quantized(work, fitted, steps)
   data = _file(work, snapped, steps)
   picture = at_8_bits(decode(data)[0])
-  return _Packed(data, float(metrics.psnr(jnp.asarray(picture), jnp.asarray(work.image))))
+  return _Packed(data, float(metrics.psnr(jnp.asarray(picture), work.target)))
 
 
 def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
@@ -282,9 +287,7 @@ def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians
 def _quantized(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
   report = functools.partial(work.progress_fn, "quantise")
   stage_steps = EFFORTS[work.effort][1]
-  return rounding.quantize(
-    fitted, jnp.asarray(work.image), steps, stage_steps=stage_steps, seed=work.seed, progress_fn=report
-  )
+  return rounding.quantize(fitted, work.target, steps, stage_steps=stage_steps, seed=work.seed, progress_fn=report)
 
 
 def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
