@@ -33,7 +33,7 @@ from gaussjax.types import Array, Gaussians, Stop
 STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.0, i / 5) for i in range(1, 5))
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
-EXCESS = 0.03  # what rounding one number of each Gaussian may add to the squared error, as a share
+EXCESS = 0.023  # what rounding one number of each Gaussian may add to the squared error, as a share
 
 
 def finest(height: int, width: int) -> Steps:
