@@ -27,12 +27,12 @@ def lists_of(gaussians, *, tile=tiling.TILE, skin=0.0):
 @jax.jit
 def draw_tiled(gaussians, lists):
   placed = geometry.geometry(gaussians)
-  return drawing.picture(gaussians, tiling.tiled(placed, lists, tau=rendering.tail(gaussians.canvas.cutoff)))
+  return rendering.picture(gaussians, tiling.tiled(placed, lists, tau=rendering.tail(gaussians.canvas.cutoff)))
 
 
 @jax.jit
 def draw_dense(gaussians):
-  return drawing.picture(
+  return rendering.picture(
     gaussians, drawing.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
   )
 
