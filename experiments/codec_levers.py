@@ -47,12 +47,7 @@ def main() -> int:
 def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> dict[str, Any]:
   """The row of an image, from the file or measured now and appended to it."""
   wanted = {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
-  for row in sweep.read_rows(path):
-    if wanted.items() <= row.items():
-      return row
-  row = wanted | measure(image, num_gaussians, effort)
-  sweep.append_row(path, row)
-  return row
+  return sweep.kept_row(path, wanted, lambda: measure(image, num_gaussians, effort))
 
 
 def measure(path: Path, num_gaussians: int, effort: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def main() -> int:
 
 def encode_all(path: Path, images: list[Path]) -> None:
   """A row for each image, codec and setting that has none, written as soon as it is measured."""
-  done = {key(row) for row in sweep.read_rows(path)}
+  done = {(row["image"], row["codec"], row["setting"], row["effort"]) for row in sweep.read_rows(path)}
   pairs = [(codec, setting) for codec in FLAGS.codecs for setting in SETTINGS[codec]]
   tasks = [
     (image, codec, setting, FLAGS.effort if codec == OURS else None)
@@ -75,25 +75,17 @@ def encode_all(path: Path, images: list[Path]) -> None:
     for index, (image, codec, setting, effort) in enumerate(left):
       if requested():
         raise runner.InterruptedFitError(f"{index} of {len(left)} rows done; the same command goes on from here")
-      row = row_of(path, image, codec, setting, effort)
+      row = measure(image, codec, setting, effort)
+      sweep.append_row(path, row)
       eta = (time.monotonic() - began) / (index + 1) * (len(left) - index - 1)
       figures = f"{row['bpp']:.4f} bpp  {row['psnr']:.2f} dB  {row['seconds']:.1f} s"
       print(f"{index + 1}/{len(left)} {image.name} {codec} {setting:g}: {figures}  ETA {eta:.0f} s", flush=True)
 
 
-def key(row: dict[str, Any]) -> tuple:
-  """What a row is of."""
-  return row["image"], row["codec"], row["setting"], row["effort"]
-
-
 def row_of(path: Path, image: Path, codec: str, setting: float, effort: int | None) -> dict[str, Any]:
   """The row of an image, codec and setting, from the file or measured now and appended to it."""
-  wanted = (image.name, codec, setting, effort)
-  row = next((row for row in sweep.read_rows(path) if key(row) == wanted), None)
-  if row is None:
-    row = measure(image, codec, setting, effort)
-    sweep.append_row(path, row)
-  return row
+  wanted = {"image": image.name, "codec": codec, "setting": setting, "effort": effort}
+  return sweep.kept_row(path, wanted, lambda: measure(image, codec, setting, effort))
 
 
 def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[str, Any]:

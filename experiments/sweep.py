@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,6 +119,16 @@ def row_of(path: Path, image: Path, setting: Setting) -> dict[str, Any]:
   print(f"  {image.name} {setting.variant}: {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
   if folder.is_dir() and not any(folder.iterdir()):
     folder.rmdir()
+  return row
+
+
+def kept_row(path: Path, wanted: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+  """The row that has all of `wanted`, from the file or measured now and appended to it."""
+  for row in read_rows(path):
+    if wanted.items() <= row.items():
+      return row
+  row = wanted | measure()
+  append_row(path, row)
   return row
 
 
