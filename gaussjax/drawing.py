@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gaussjax import geometry, rendering, tiling
-from gaussjax.types import Array, Gaussians
+from gaussjax.types import Array, Canvas, Gaussians
 
 # Gaussian-pixel pairs below which the dense renderer is the faster one (measured, BUILD_NOTES.md).
 DENSE_EVALUATIONS = 2**17
@@ -21,33 +21,31 @@ DENSE_EVALUATIONS = 2**17
 Lists = tiling.Neighbors | tuple[()]
 
 
-def allocate(
-  gaussians: Gaussians,
-  like: Lists | None = None,
-  *,
-  height: int | None = None,
-  width: int | None = None,
-  affine: geometry.Affine | None = None,
-) -> Lists:
-  """Lists for drawing this set at the fitted size, or at another under `affine`; no smaller than `like`. Host."""
+def allocate(gaussians: Gaussians, like: Lists | None = None) -> Lists:
+  """Lists for drawing this set at the fitted size, no smaller than `like`. Host."""
   canvas = geometry.canvas_of(gaussians)
-  height, width = height or canvas.height, width or canvas.width
-  if like == () or (like is None and len(gaussians.means) * height * width <= DENSE_EVALUATIONS):
+  if like == () or (like is None and _is_small(gaussians, canvas.height, canvas.width)):
     return ()
-  placed = _place(gaussians, affine)
-  if like:
-    skin, lists = like.skin, like.lists
-  else:
-    ordered = canvas.blend not in rendering.LINEAR_BLENDS
-    skin, lists = (
-      jax.device_put(np.zeros((), placed.means.dtype)),
-      tiling.empty(placed, height, width, max_blocks=int(ordered)),
-    )
-  lists = tiling.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
-  return tiling.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
+  return _allocate(_place(gaussians), canvas, canvas.height, canvas.width, like)
+
+
+def _is_small(gaussians: Gaussians, height: int, width: int) -> bool:
+  return len(gaussians.means) * height * width <= DENSE_EVALUATIONS
 
 
 _place = jax.jit(geometry.geometry)
+
+
+def _allocate(placed: geometry.Geometry, canvas: Canvas, height: int, width: int, like: Lists | None) -> Lists:
+  if like:
+    skin, lists = like.skin, like.lists
+  else:
+    skin = jax.device_put(np.zeros((), placed.means.dtype))
+    blocks = int(canvas.blend not in rendering.LINEAR_BLENDS)
+    size = tiling.capacity(tiling.expected_pairs(placed, height, width, cutoff=canvas.cutoff))
+    lists = tiling.empty(placed, height, width, size=size, max_blocks=blocks)
+  lists = tiling.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
+  return tiling.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
 
 
 def refresh(gaussians: Gaussians, lists: Lists) -> tuple[Lists, Array]:
@@ -57,12 +55,15 @@ def refresh(gaussians: Gaussians, lists: Lists) -> tuple[Lists, Array]:
   return tiling.refresh(geometry.geometry(gaussians), lists, cutoff=geometry.canvas_of(gaussians).cutoff)
 
 
-def rasterizer(
-  gaussians: Gaussians, lists: Lists, height: int, width: int, affine: geometry.Affine | None = None
-) -> rendering.Rasterizer:
+def rasterizer(gaussians: Gaussians, lists: Lists, height: int, width: int) -> rendering.Rasterizer:
   """The set on a pixel grid, by the renderer whose `lists` these are."""
-  tau = rendering.tail(geometry.canvas_of(gaussians).cutoff)
-  placed = geometry.geometry(gaussians, affine)
+  return _rasterizer(geometry.geometry(gaussians), geometry.canvas_of(gaussians), lists, height, width)
+
+
+def _rasterizer(
+  placed: geometry.Geometry, canvas: Canvas, lists: Lists, height: int, width: int
+) -> rendering.Rasterizer:
+  tau = rendering.tail(canvas.cutoff)
   if not lists:
     return rendering.dense(placed, height, width, tau=tau)
   return tiling.tiled(placed, lists.lists, tau=tau)
@@ -97,13 +98,14 @@ def render(
   if background is not None:
     colour = jnp.broadcast_to(jnp.asarray(background, gaussians.colors.dtype), gaussians.colors.shape[1:])
     gaussians = gaussians._replace(canvas=dataclasses.replace(canvas, background=colour))
-  view_array = np.asarray(view, gaussians.means.dtype)
-  lists: Lists = ()
-  if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gaussians)):
+  traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gaussians))
+  if not traced:
     gaussians = geometry.padded(gaussians, tiling.capacity(len(gaussians.means)))
-    affine = rendering.output_affine(view_array, height, width)
-    lists = allocate(gaussians, height=height, width=width, affine=affine)
-  return _render(gaussians, lists, view_array, height=height, width=width)
+  placed = _place(gaussians, rendering.output_affine(np.asarray(view, gaussians.means.dtype), height, width))
+  lists: Lists = ()
+  if not traced and not _is_small(gaussians, height, width):
+    lists = _allocate(placed, canvas, height, width, None)
+  return _render(gaussians, placed, lists, height=height, width=width)
 
 
 def coverage(gaussians: Gaussians) -> Array:
@@ -118,6 +120,6 @@ def _coverage(gaussians: Gaussians, lists: Lists) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width"))
-def _render(gaussians: Gaussians, lists: Lists, viewport: Array, *, height: int, width: int) -> Array:
-  affine = rendering.output_affine(viewport, height, width)
-  return rendering.picture(gaussians, rasterizer(gaussians, lists, height, width, affine))
+def _render(gaussians: Gaussians, placed: geometry.Geometry, lists: Lists, *, height: int, width: int) -> Array:
+  on = _rasterizer(placed, geometry.canvas_of(gaussians), lists, height, width)
+  return rendering.picture(gaussians, on)

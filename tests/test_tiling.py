@@ -165,10 +165,21 @@ def test_overflow_is_seen_and_mended():
   assert_same(many, grown)
 
 
+@pytest.mark.parametrize("log_scale", [0, 1.5, 3])
+def test_the_first_lists_are_large_enough(log_scale):
+  gaussians = scene(800, 300, 500, log_scale=(log_scale, 0.7))
+  gaussians = gaussians._replace(means=gaussians.means.at[:50].set(geometry.PARKED))
+  placed = geometry.geometry(gaussians)
+  expected = tiling.expected_pairs(placed, 300, 500, cutoff=CUTOFF)
+  assert expected == pytest.approx(int(lists_of(gaussians).required[1]), rel=0.05)
+
+
 def test_more_pairs_than_any_memory_holds_are_refused(monkeypatch):
   monkeypatch.setattr(tiling.lists, "MAX_PAIRS", 10_000)
   with pytest.raises(ValueError, match="expected fewer or smaller"):
     lists_of(scene(701, 64, 64, log_scale=(12, 0.1)))
+  with pytest.raises(ValueError, match="expected fewer or smaller"):
+    gaussjax.render(scene(701, 64, 64, log_scale=(12, 0.1)))
   counts = jnp.full(70_001, 2**20, jnp.int32)  # 7e10, which wraps in 32 bits
   assert tiling.lists.saturating_sum(counts) == 10_001
 

@@ -9,6 +9,7 @@ from gaussjax.tiling.lists import (
   capacity as capacity,
   drift as drift,
   empty as empty,
+  expected_pairs as expected_pairs,
   overflowed as overflowed,
   refresh as refresh,
   update as update,

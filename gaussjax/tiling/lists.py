@@ -54,6 +54,35 @@ def capacity(count: int) -> int:
   return math.ceil(256 * GROWTH ** math.ceil(math.log(max(count, 256) / 256 * 1.05, GROWTH)))
 
 
+def expected_pairs(
+  geometry: Geometry, height: int, width: int, *, cutoff: float, tile: tuple[int, int] = TILE
+) -> int:
+  """How many Gaussian-tile pairs to expect, from the supports' areas. Host.
+
+  A convex set of area A and extent w x h, at random on a grid of tiles a high and b wide whose pixel centres span
+  a - 1 and b - 1, meets (A + (a - 1) w + (b - 1) h + (a - 1) (b - 1)) / (a b) of them on average: the area in which
+  a tile may lie to touch it. Clipped to the picture.
+  Raises ValueError as `allocate` does.
+  """
+  means, whitening = (np.asarray(leaf, np.float64) for leaf in (geometry.means, geometry.whitening))
+  a11, a21, a22 = whitening.T
+  reach = cutoff * np.stack([1 / a11, np.hypot(a21 / a11, 1) / a22], 1)
+  ends = np.array([width, height], np.float64)
+  inside = np.clip(means + reach, 0, ends) - np.clip(means - reach, 0, ends)
+  area = math.pi * cutoff**2 / (a11 * a22) * np.prod(inside / (2 * reach), 1)
+  tall, wide = tile[0] - 1, tile[1] - 1
+  room = area + tall * inside[:, 0] + wide * inside[:, 1] + tall * wide
+  pairs = np.sum(room, where=np.all(inside > 0, 1)) / (tile[0] * tile[1])
+  if pairs > MAX_PAIRS:
+    raise _too_many(geometry)
+  return math.ceil(pairs)
+
+
+def _too_many(geometry: Geometry) -> ValueError:
+  count = geometry.means.shape[0]
+  return ValueError(f"got {count} Gaussians that meet over {MAX_PAIRS} tiles, expected fewer or smaller ones")
+
+
 def num_tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
   """Rows and columns of tiles."""
   return -(-height // tile[0]), -(-width // tile[1])
@@ -210,9 +239,7 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
     if not _exceeds(required, lists):
       return lists
     if max(strips, pairs) > MAX_PAIRS:
-      raise ValueError(
-        f"got {geometry.means.shape[0]} Gaussians that meet over {MAX_PAIRS} tiles, expected fewer or smaller ones"
-      )
+      raise _too_many(geometry)
     # Lists that outgrew their capacity will go on growing: twice the table's step, so that fewer programs compile.
     size = max(like.ids.shape[0], capacity(int(max(strips, pairs) * GROWTH)))
     max_blocks = like.max_blocks and max(like.max_blocks, -(-capacity(blocks * BLOCK) // BLOCK))
