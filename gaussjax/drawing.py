@@ -18,15 +18,19 @@ from gaussjax.types import Array, Canvas, Gaussians
 # Gaussian-pixel pairs below which the dense renderer is the faster one (measured, BUILD_NOTES.md).
 DENSE_EVALUATIONS = 2**17
 
+# Pairs for which a fit's first lists have room, over those of its start: what skins and growth come to (measured,
+# BUILD_NOTES.md), so that one program mostly serves it to its end.
+FIT_ROOM = 1.7
+
 Lists = tiling.Neighbors | tuple[()]
 
 
 def allocate(gaussians: Gaussians, like: Lists | None = None) -> Lists:
-  """Lists for drawing this set at the fitted size, no smaller than `like`. Host."""
+  """Lists for drawing this set at the fitted size while it is fitted, no smaller than `like`. Host."""
   canvas = geometry.canvas_of(gaussians)
   if like == () or (like is None and _is_small(gaussians, canvas.height, canvas.width)):
     return ()
-  return _allocate(_place(gaussians), canvas, canvas.height, canvas.width, like)
+  return _allocate(_place(gaussians), canvas, canvas.height, canvas.width, like, FIT_ROOM)
 
 
 def _is_small(gaussians: Gaussians, height: int, width: int) -> bool:
@@ -36,13 +40,15 @@ def _is_small(gaussians: Gaussians, height: int, width: int) -> bool:
 _place = jax.jit(geometry.geometry)
 
 
-def _allocate(placed: geometry.Geometry, canvas: Canvas, height: int, width: int, like: Lists | None) -> Lists:
+def _allocate(
+  placed: geometry.Geometry, canvas: Canvas, height: int, width: int, like: Lists | None, room: float
+) -> Lists:
   if like:
     skin, lists = like.skin, like.lists
   else:
     skin = jax.device_put(np.zeros((), placed.means.dtype))
     blocks = int(canvas.blend not in rendering.LINEAR_BLENDS)
-    size = tiling.capacity(tiling.expected_pairs(placed, height, width, cutoff=canvas.cutoff))
+    size = tiling.capacity(math.ceil(room * tiling.expected_pairs(placed, height, width, cutoff=canvas.cutoff)))
     lists = tiling.empty(placed, height, width, size=size, max_blocks=blocks)
   lists = tiling.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
   return tiling.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
@@ -104,7 +110,7 @@ def render(
   placed = _place(gaussians, rendering.output_affine(np.asarray(view, gaussians.means.dtype), height, width))
   lists: Lists = ()
   if not traced and not _is_small(gaussians, height, width):
-    lists = _allocate(placed, canvas, height, width, None)
+    lists = _allocate(placed, canvas, height, width, None, 1.0)
   return _render(gaussians, placed, lists, height=height, width=width)
 
 
