@@ -1,10 +1,11 @@
-"""What the parts of the codec are worth: bits of each field of a Gaussian, and dB that rounding costs, on one fit.
+"""What the parts of the codec are worth: bits of each field, dB that rounding costs, and what layers cost and show.
 
   python -m experiments.codec_levers --images=DIR --num_gaussians=3000 --name=codec_levers
 
 keeps a row for each image in experiments/results/NAME.jsonl, goes on where it stopped, prints the table and draws
 NAME.png. `plain` is without the lever: positions in any order, all angles alike, the other fields by the entropy of
 their own histogram (whose table a file would have to hold besides); rounding to the nearest codes at once.
+The second table is of the same fit in files of one to four layers: their sizes, and the PSNR of each prefix.
 """
 
 import math
@@ -19,6 +20,7 @@ from experiments import runner, sweep
 FLAGS = flags.FLAGS
 KODAK = sweep.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
 FIELDS = ("position", "scale", "turn", "color")
+LAYERS = (1, 2, 3, 4)
 
 
 def define_flags() -> None:
@@ -57,16 +59,34 @@ def measure(path: Path, num_gaussians: int, effort: int) -> dict[str, Any]:
   gaussjax.startup.release_programs()
   image = gaussjax.read_image(path)
   stages = gaussjax.compression.rounded(image, num_gaussians, effort=effort)
-  layer = gaussjax.codec.ordered(stages.codes)
+  layer = gaussjax.codec.ordered(gaussjax.rounding.codes_of(stages.gaussians, stages.steps))
   count = len(layer.minor)
   coded = gaussjax.codec.field_bits([layer], image.shape[2], stages.steps)
   row = {
     "plain": plain_bits(layer, gaussjax.quantization.grid(stages.steps), image.shape),
     "coded": {name: coded[name] / count for name in FIELDS},
     "psnr": {"fitted": stages.fitted, "plain": stages.rounded, "coded": stages.quantized},
+    "layers": {str(layers): prefixes(stages, layers, image) for layers in LAYERS},
   }
   print(f"{path.name}: {row}", flush=True)
   return row
+
+
+def prefixes(stages, layers: int, image) -> list[tuple[int, float]]:
+  """(bytes, dB at 8 bits) of what can be drawn when each layer of a file is whole."""
+  import jax.numpy as jnp
+
+  import gaussjax
+
+  container, compression = gaussjax.container, gaussjax.compression
+  data = compression.pack(stages.gaussians, stages.steps, layers=layers)
+  drawn, end = [], len(container.SIGNATURE)
+  for name, size in container.read(data).sizes:
+    end += size
+    if name.startswith("layer"):
+      picture = compression.at_8_bits(compression.decode(data[:end], partial=True)[0])
+      drawn.append((end, float(gaussjax.metrics.psnr(jnp.asarray(picture), image))))
+  return drawn
 
 
 def plain_bits(layer, grid, shape: tuple[int, ...]) -> dict[str, float]:
@@ -107,11 +127,26 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
   fitted, plain, made_good = (mean("psnr", name) for name in ("fitted", "plain", "coded"))
   print(f"rounding, mean of {len(rows)} images: {fitted:.2f} dB before, {plain - fitted:+.2f} dB at once, ", end="")
   print(f"{made_good - fitted:+.2f} dB in shares, each made good by the rest")
+  print(report.table(layer_rows([row["layers"] for row in rows if "layers" in row]), LAYER_HEADER))
   try:
     report.write_bars(plot, bits, ("plain", "coded"), "bits a Gaussian")
     print(f"plot in {plot}")
   except ImportError:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+
+
+LAYER_HEADER = ("layers", "bytes", *(f"dB after {n}" for n in LAYERS))
+
+
+def layer_rows(images: list[dict[str, list]]) -> list[tuple[str, ...]]:
+  """Means over images, for each number of layers: the file's size over that of one layer, the prefixes' PSNRs."""
+  rows = []
+  for layers in images[0] if images else ():
+    cost = statistics.mean(one[layers][-1][0] / one["1"][-1][0] for one in images) - 1
+    drawn = [statistics.mean(one[layers][n][1] for one in images) for n in range(int(layers))]
+    shown = [f"{psnr:.2f}" for psnr in drawn] + [""] * (len(LAYERS) - len(drawn))
+    rows.append((layers, f"{cost:+.1%}", *shown))
+  return rows
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Damages `.gjx` files in every way that comes to mind and reads them: each must be refused in words, or drawn.
 
-  python -m experiments.fuzz_format --mutations=100000        about 15 minutes
+  python -m experiments.fuzz_format --mutations=100000        about 3 minutes
 
 Every truncation of a small file, then mutations: flipped, inserted, dropped and random bytes; half of them with the
 check sums made right again, and half of those in the header's fields, the counts and the lengths.
@@ -157,23 +157,25 @@ def outcome(data: bytes, original: Any) -> str:
 
 def main() -> int:
   """Prints a table, exits 1 if anything was too slow or too large."""
-  from gaussjax import container
+  from gaussjax import clock, container
 
   original, counts, slowest = small_file(), Counter[str](), 0.0
   header = container.read(original).header
   outcome(original, header)  # compiles
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   began = time.monotonic()
-  for source in (truncations(original), mutations(original, FLAGS.mutations, FLAGS.seed)):
-    for index, data in enumerate(source):
-      start = time.perf_counter()
-      counts[outcome(data, header)] += 1
-      slowest = max(slowest, time.perf_counter() - start)
-      if index % 5000 == 4999:
-        print(f"{index + 1} of {FLAGS.mutations}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+  with clock.stepping_clock() as seconds:
+    for source in (truncations(original), mutations(original, FLAGS.mutations, FLAGS.seed)):
+      for index, data in enumerate(source):
+        start = seconds()
+        counts[outcome(data, header)] += 1
+        slowest = max(slowest, seconds() - start)
+        if index % 5000 == 4999:
+          print(f"{index + 1} of {FLAGS.mutations}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
   grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
   print(
-    f"{sum(counts.values())} files: {dict(counts)}; slowest {slowest:.3f} s, memory grew by {grown / 2**20:.0f} MB"
+    f"{sum(counts.values())} files: {dict(counts)}; slowest {slowest:.3f} s (compilation apart), memory grew by "
+    f"{grown / 2**20:.0f} MB"
   )
   return 0 if slowest < MAX_SECONDS and grown < MAX_BYTES else 1
 

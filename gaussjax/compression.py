@@ -210,12 +210,12 @@ def _to_quality(work: _Work, quality: float) -> bytes:
 
 
 class Rounding(NamedTuple):
-  """What becomes of a fit on its way into a file: dB at each stage, and the integers."""
+  """What becomes of a fit on its way into a file: dB at each stage, and what is written."""
 
   fitted: float
   rounded: float  # to the nearest codes, nothing made good
   quantized: float
-  codes: Codes
+  gaussians: Gaussians  # on the grids of `steps`
   steps: Steps
 
 
@@ -229,7 +229,7 @@ def rounded(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFOR
     rounding.psnr(fitted, target),
     rounding.psnr(rounding.snapped(fitted, steps), target),
     rounding.psnr(quantized, target),
-    rounding.codes_of(quantized, steps),
+    quantized,
     steps,
   )
 
@@ -291,9 +291,13 @@ def _quantized(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
 
 
 def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
-  """The bytes of the set on the grids of `steps`."""
+  return pack(gaussians, steps, layers=work.layers, metadata=work.metadata)
+
+
+def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[str, bytes] | None = None) -> bytes:
+  """The `.gjx` file of a set (Euler shapes, a canvas as `decode` gives one) on the grids of `steps`."""
   canvas = geometry.canvas_of(gaussians)
-  layers = _layered(rounding.codes_of(gaussians, steps), work.layers)
+  parts = _layered(rounding.codes_of(gaussians, steps), layers)
   fixed = lambda value: round(float(value) * container.FIXED)
   header = container.Header(
     height=canvas.height,
@@ -304,9 +308,9 @@ def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
     floor=fixed(canvas.floor),
     background=tuple(fixed(value) for value in canvas.background),
     steps=steps,
-    layers=len(layers),
+    layers=len(parts),
   )
-  return container.write(header, layers, work.metadata)
+  return container.write(header, parts, metadata or {})
 
 
 def _layered(codes: Codes, layers: int) -> list[Codes]:

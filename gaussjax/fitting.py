@@ -172,14 +172,18 @@ class Host(NamedTuple):
   retries: int = 3  # roll-backs after which a step that is not finite is an error
 
 
-def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host: Host) -> Run:
+def run(
+  key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host: Host, total: int | None = None
+) -> Run:
   """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises guards.FitError.
 
+  Schedule and density control go by the share done of `total` steps, without it of those until `stop`.
   A step that is not finite takes the fit back to the last record, at half the rates, at most `host.retries` times.
   """
   if stop.max_steps is None:
     raise ValueError("got Stop(max_steps=None), expected a number of steps")
   max_steps, first = stop.max_steps, int(begun.state.step)
+  total = total or max_steps
   before = begun.history[-1]["seconds"] if begun.history else 0.0
   now, rollbacks = begun, 0
   if begun.history:
@@ -190,12 +194,12 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
   state = now.state
   while int(now.state.step) < max_steps and not reached(stop, now.history):
     until = min((int(now.state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
-    state, info = host.advance(fitter.step, state, target, jnp.int32(until), jnp.float32(max_steps))
+    state, info = host.advance(fitter.step, state, target, jnp.int32(until), jnp.float32(total))
     if info.overflow:
       state = state._replace(lists=host.lists.allocate(state.params, state.lists))
     elif not succeeded(info):
       if rollbacks >= host.retries:
-        raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / max_steps)))
+        raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / total)))
       state, rollbacks = now.state._replace(rate=state.rate / 2), rollbacks + 1
     elif state.step >= until:
       seconds = host.clock()
@@ -203,9 +207,9 @@ def run(key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host
       eta = (max_steps - until) / rate if rate > 0 else math.nan
       timing = {"seconds": before + seconds, "steps_per_second": rate, "eta_seconds": eta, "rollbacks": rollbacks}
       now = _measured(now._replace(state=state), target, host, timing)
-      if host.control is not None and controls_at(host, until, max_steps):
+      if host.control is not None and controls_at(host, until, total):
         # Keyed by the step, so that a fit that goes on from here draws what it would have drawn.
-        progress = until / max_steps
+        progress = until / total
         now = now._replace(state=host.control(jax.random.fold_in(key, until), state, target, progress))
       state = now.state
       if host.save is not None:
@@ -239,9 +243,9 @@ def reached(stop: Stop, history: list[Record]) -> bool:
   return last["psnr"] - earlier[-1] < stop.min_gain
 
 
-def controls_at(host: Host, step: int, max_steps: int) -> bool:
+def controls_at(host: Host, step: int, total: int) -> bool:
   """Whether density control is due at this step."""
-  return step % host.control_every == 0 and step <= host.control_until * max_steps
+  return step % host.control_every == 0 and step <= host.control_until * total
 
 
 def forget(opt_state: Any, fresh: Any, moved: Array) -> Any:

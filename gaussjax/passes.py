@@ -16,7 +16,6 @@ from gaussjax.types import FitResult, Stop
 
 MOVED = 0.05  # of the Gaussians, at the start of each pass but the first
 WITHIN = 0.1  # and at each round of density control within a pass
-LAST_RATE = 0.28  # of the last pass, relative to the first's
 
 
 class Pass(NamedTuple):
@@ -33,7 +32,7 @@ def fit_passes(
   *,
   num_gaussians: int,
   passes: int = 10,
-  first: float = 0.5,
+  first: float = 0.8,
   steps: int = 2000,
   seed: int = 0,
   preset: str | recipes.Recipe = "balanced",
@@ -45,8 +44,8 @@ def fit_passes(
   and begin with `density.births`: at the error, with its size and colour, and fresh moments. They also move MOVED
   of the set, and WITHIN at each round of density control, if the preset has one. A pass that does not raise the
   PSNR is taken back; its steps count.
-  Each pass goes through the preset's schedule, from a rate that falls to LAST_RATE over the passes. For the
-  weighted average; raises ValueError for other blends and for arguments that make no sense.
+  The passes go through the preset's schedule once, all together. For the weighted average; raises ValueError for
+  other blends and for arguments that make no sense.
   """
   recipe = recipes.of(preset)
   if not 1 <= passes <= min(num_gaussians, steps):
@@ -71,16 +70,16 @@ def fit_passes(
         key, growing = jax.random.fold_in(key_births, index), _grow(births / num_gaussians + MOVED)
         state = recipes.control(recipe._replace(policy=growing), shown, key, state, target, 1.0)
       done, until = steps * index // passes, steps * (index + 1) // passes
-      rate = jnp.full_like(state.rate, 1 - (1 - LAST_RATE) * index / max(1, passes - 1))
-      begun = fitting.begin(state._replace(step=jnp.zeros_like(state.step), rate=rate))
+      begun = fitting.begin(state._replace(step=jnp.full_like(state.step, done)))
       within = recipe._replace(policy=recipe.policy and _grow(WITHIN))
       host = recipes.host(within, shown, seconds, progress_fn)
-      ended = fitting.run(key_births, fitter, begun, target, stop=Stop(max_steps=until - done), host=host)
+      stop = Stop(max_steps=until)
+      ended = fitting.run(key_births, fitter, begun, target, stop=stop, host=host, total=steps)
       before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
       best = min(ended.history, key=lambda record: record["loss"])["psnr"]
       improved = best > before
       report.append(Pass(int(jnp.sum(geometry.visible(state.params))), before, best, improved))
-      history += [{**record, "step": record["step"] + done} for record in ended.history[bool(index) :]]
+      history += ended.history[bool(index) :]
       kept = ended if improved else kept
     ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
     result = recipes.result(recipe, ended, target, seconds)

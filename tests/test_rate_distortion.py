@@ -51,6 +51,7 @@ def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
   # 9 x 4.5 cells of 16 pixels with their margins, 64 parts each; 4 scales of one ratio; 32 angles.
   assert bits == pytest.approx({"position": np.log2(9 * 4.5 * 64), "scale": 2, "turn": 5, "color": 7})
   row = {"plain": bits, "coded": bits | {"turn": 4.0}, "psnr": {"fitted": 31.0, "plain": 29.5, "coded": 30.6}}
+  row["layers"] = {"1": [[1000, 30.5]], "2": [[200, 15.25], [1015, 30.5]]}
   monkeypatch.setattr(codec_levers, "measure", lambda path, num_gaussians, effort: row)
   path, image = tmp_path / "rows.jsonl", tmp_path / "a.png"
   first = codec_levers.row_of(path, image, 64, 3)
@@ -58,5 +59,6 @@ def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
   assert codec_levers.row_of(path, image, 64, 3) == first  # from the file, not measured again
   codec_levers.summarise([first], tmp_path / "plot.png")
   printed = capsys.readouterr().out
+  assert "+1.5%  15.25" in printed
   assert "-1.00" in printed and "-1.50 dB at once, -0.40 dB in shares" in printed
   assert (tmp_path / "plot.png").stat().st_size > 1000
