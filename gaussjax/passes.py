@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from gaussjax import clock, density, fitting, geometry, image_io, recipes, rendering
 from gaussjax.types import FitResult, Stop
 
-MOVED = 0.05  # of the Gaussians, at the start of each pass but the first
+MOVED = 0.02  # of the Gaussians, at the start of each pass but the first
 WITHIN = 0.1  # and at each round of density control within a pass
 
 
@@ -32,7 +32,7 @@ def fit_passes(
   *,
   num_gaussians: int,
   passes: int = 10,
-  first: float = 0.8,
+  first: float = 0.9,
   steps: int = 2000,
   seed: int = 0,
   preset: str | recipes.Recipe = "balanced",
