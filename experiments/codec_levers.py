@@ -11,14 +11,13 @@ The second table is of the same fit in files of one to four layers: their sizes,
 import math
 import statistics
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
-from experiments import runner, sweep
+from experiments import rowfile, runner
 
 FLAGS = flags.FLAGS
-KODAK = sweep.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
+KODAK = rowfile.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
 FIELDS = ("position", "scale", "turn", "color")
 LAYERS = (1, 2, 3, 4)
 
@@ -29,14 +28,14 @@ def define_flags() -> None:
   flags.DEFINE_integer("num_gaussians", 3000, "N.", lower_bound=1)
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
-  flags.DEFINE_string("results_dir", str(sweep.RESULTS), "Where rows and plot go.")
+  flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
 
 
 def main() -> int:
   """Measures what has no row yet, then summarises."""
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
-  rows: list[dict[str, Any]] = []
+  rows: list[rowfile.Row] = []
   with runner.interruptible() as requested:
     for image in runner.image_files(FLAGS.images):
       if requested():
@@ -46,13 +45,13 @@ def main() -> int:
   return 0
 
 
-def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> dict[str, Any]:
+def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   """The row of an image, from the file or measured now and appended to it."""
   wanted = {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
-  return sweep.kept_row(path, wanted, lambda: measure(image, num_gaussians, effort))
+  return rowfile.kept(path, wanted, lambda: measure(image, num_gaussians, effort))
 
 
-def measure(path: Path, num_gaussians: int, effort: int) -> dict[str, Any]:
+def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   """The row of one image."""
   import gaussjax
 
@@ -115,7 +114,7 @@ def entropy(values) -> float:
   return float(-np.sum(shares * np.log2(shares)))
 
 
-def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
+def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   """Prints the table of means and draws it."""
   from gaussjax import report
 

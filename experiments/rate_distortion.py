@@ -18,11 +18,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments import runner, sweep
+from experiments import rowfile, runner
 
 FLAGS = flags.FLAGS
 OURS = "gaussjax"
-KODAK = sweep.RESULTS / "kodak_rd.jsonl"  # rows that a stage shares
+KODAK = rowfile.RESULTS / "kodak_rd.jsonl"  # rows that a stage shares
 LOW, HIGH = 0.07, 0.66  # bits a pixel
 SETTINGS: dict[str, tuple[float, ...]] = {
   OURS: (0.08, 0.12, 0.2, 0.3, 0.45, 0.6),  # bpp asked for
@@ -41,7 +41,7 @@ def define_flags() -> None:
   flags.DEFINE_list("codecs", list(SETTINGS), f"Some of {', '.join(SETTINGS)}.")
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
-  flags.DEFINE_string("results_dir", str(sweep.RESULTS), "Where rows and plot go.")
+  flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
   flags.DEFINE_bool("summary", False, "Encode nothing: summarise the rows that are there.")
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     encode_all(path, runner.image_files(FLAGS.images))
   # A stage of acceptance keeps rows of other rates here, of some of the images.
-  rows = [row for row in sweep.read_rows(path) if row["setting"] in SETTINGS[row["codec"]]]
+  rows = [row for row in rowfile.read(path) if row["setting"] in SETTINGS[row["codec"]]]
   if not rows:
     raise ValueError(f"{path} holds no rows; run without --summary first")
   summarise(rows, path.with_suffix(".png"))
@@ -64,32 +64,35 @@ def main() -> int:
 
 def encode_all(path: Path, images: list[Path]) -> None:
   """A row for each image, codec and setting that has none, written as soon as it is measured."""
-  done = {(row["image"], row["codec"], row["setting"], row["effort"]) for row in sweep.read_rows(path)}
+  rows = rowfile.read(path)
   pairs = [(codec, setting) for codec in FLAGS.codecs for setting in SETTINGS[codec]]
   tasks = [
     (image, codec, setting, FLAGS.effort if codec == OURS else None)
     for image, (codec, setting) in itertools.product(images, pairs)
   ]
-  left = [task for task in tasks if (task[0].name, *task[1:]) not in done]
+  left = [task for task in tasks if rowfile.find(rows, wanted(*task)) is None]
   began = time.monotonic()
   with runner.interruptible() as requested:
     for index, (image, codec, setting, effort) in enumerate(left):
       if requested():
         raise runner.InterruptedFitError(f"{index} of {len(left)} rows done; the same command goes on from here")
-      row = measure(image, codec, setting, effort)
-      sweep.append_row(path, row)
+      row = row_of(path, image, codec, setting, effort)
       eta = (time.monotonic() - began) / (index + 1) * (len(left) - index - 1)
       figures = f"{row['bpp']:.4f} bpp  {row['psnr']:.2f} dB  {row['seconds']:.1f} s"
       print(f"{index + 1}/{len(left)} {image.name} {codec} {setting:g}: {figures}  ETA {eta:.0f} s", flush=True)
 
 
-def row_of(path: Path, image: Path, codec: str, setting: float, effort: int | None) -> dict[str, Any]:
+def row_of(path: Path, image: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
   """The row of an image, codec and setting, from the file or measured now and appended to it."""
-  wanted = {"image": image.name, "codec": codec, "setting": setting, "effort": effort}
-  return sweep.kept_row(path, wanted, lambda: measure(image, codec, setting, effort))
+  return rowfile.kept(path, wanted(image, codec, setting, effort), lambda: measure(image, codec, setting, effort))
 
 
-def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[str, Any]:
+def wanted(image: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
+  """What the row of this image, codec and setting has."""
+  return {"image": image.name, "codec": codec, "setting": setting, "effort": effort}
+
+
+def measure(path: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
   """The row of one file."""
   import numpy as np
 
@@ -108,10 +111,6 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> dict[
     seconds = time.monotonic() - began
   error = np.mean((decoded.astype(np.float64) - gaussjax.image_io.as_uint8(image)) ** 2)
   return {
-    "image": path.name,
-    "codec": codec,
-    "setting": setting,
-    "effort": effort,
     "gaussians": count,
     "bytes": len(data),
     "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
@@ -158,7 +157,7 @@ def bd_rate(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
   return 100 * (math.exp((areas[0] - areas[1]) / (high - low)) - 1)
 
 
-def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
+def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   """Prints the mean points and the BD-rates, and draws the curves."""
   from gaussjax import report
 
@@ -193,19 +192,19 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
 
 
-def of_common_images(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def of_common_images(rows: list[rowfile.Row]) -> list[rowfile.Row]:
   """The rows of images for which each codec has as many settings as it has for any: means are then of the same."""
   count = Counter((label(row), row["image"]) for row in rows)
   whole = {name: max(n for (other, _), n in count.items() if other == name) for name, _ in count}
   return [row for row in rows if all(count[name, row["image"]] == most for name, most in whole.items())]
 
 
-def label(row: dict[str, Any]) -> str:
+def label(row: rowfile.Row) -> str:
   """A row's codec, ours with its effort."""
   return f"{row['codec']} effort {row['effort']}" if row["codec"] == OURS else row["codec"]
 
 
-def mean_points(rows: list[dict[str, Any]]) -> list[tuple[float, float, float, int]]:
+def mean_points(rows: list[rowfile.Row]) -> list[tuple[float, float, float, int]]:
   """(setting, mean bpp, mean dB, images) of each setting, by rate."""
   settings = {row["setting"]: [other for other in rows if other["setting"] == row["setting"]] for row in rows}
   mean = lambda members, name: statistics.mean(row[name] for row in members)
@@ -213,7 +212,7 @@ def mean_points(rows: list[dict[str, Any]]) -> list[tuple[float, float, float, i
   return sorted(points, key=lambda point: point[1])
 
 
-def against(rows: list[dict[str, Any]], mine: str, other: str) -> tuple[str, ...]:
+def against(rows: list[rowfile.Row], mine: str, other: str) -> tuple[str, ...]:
   """A line of the table of BD-rates."""
   points = lambda image, name: [(r["bpp"], r["psnr"]) for r in rows if r["image"] == image and label(r) == name]
   found = {}
@@ -221,7 +220,7 @@ def against(rows: list[dict[str, Any]], mine: str, other: str) -> tuple[str, ...
     if label(row) == mine:
       rate = bd_rate(points(row["image"], mine), points(row["image"], other))
       if rate is not None:
-        found[row["image"]] = (rate, sweep.number(row))
+        found[row["image"]] = (rate, rowfile.number(row))
   rates = [rate for rate, _ in found.values()]
   odd, even = ([rate for rate, number in found.values() if number % 2 == rest] for rest in (1, 0))
   means = [f"{statistics.mean(values):+.1f}" if values else "-" for values in (rates, odd, even)]

@@ -10,20 +10,18 @@ NAME.png.
 
 import hashlib
 import itertools
-import json
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags
 
-from experiments import runner, variants
+from experiments import rowfile, runner, variants
 
 FLAGS = flags.FLAGS
-RESULTS = Path(__file__).parent / "results"
-ACCEPTANCE = RESULTS / "acceptance.jsonl"  # rows of the stages
+ACCEPTANCE = rowfile.RESULTS / "acceptance.jsonl"  # rows of the stages
 TARGETS = (28, 30, 32, 35)  # dB
 
 
@@ -46,7 +44,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("steps", None, "Steps of each fit; without it the recipe's.", lower_bound=1)
   flags.DEFINE_float("seconds", None, "Instead of steps: as many steps as take about so long.", lower_bound=1)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
-  flags.DEFINE_string("results_dir", str(RESULTS), "Where rows and plot go.")
+  flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
   flags.DEFINE_bool("summary", False, "Fit nothing: summarise the rows that are there.")
 
 
@@ -57,7 +55,7 @@ def main() -> int:
   if not FLAGS.summary:
     path.parent.mkdir(parents=True, exist_ok=True)
     fit_all(path, images, settings)
-  rows = read_rows(path)
+  rows = rowfile.read(path)
   if not rows:
     raise ValueError(f"{path} holds no rows; run without --summary first")
   summarise(rows, path.with_suffix(".png"))
@@ -87,27 +85,25 @@ def integers(flag: str, *, least: int) -> list[int]:
 
 def fit_all(path: Path, images: list[Path], settings: list[Setting]) -> None:
   """A row for each pair that has none, written as soon as it is measured."""
-  rows = read_rows(path)
-  pairs = [pair for pair in itertools.product(images, settings) if found(rows, *pair) is None]
+  rows = rowfile.read(path)
+  pairs = [pair for pair in itertools.product(images, settings) if rowfile.find(rows, wanted(*pair)) is None]
   for index, (image, setting) in enumerate(pairs):
     print(f"{index + 1}/{len(pairs)}: {image.name} {setting}", flush=True)
     row_of(path, image, setting)
 
 
-def found(rows: list[dict[str, Any]], image: Path, setting: Setting) -> dict[str, Any] | None:
-  """The row of this image and setting, by the recipe as it is now."""
-  wanted = (image.name, setting._asdict(), fingerprint(setting.variant))
-  for row in rows:
-    if (row["image"], row["setting"], row["recipe"]) == wanted:
-      return row
-  return None
+def wanted(image: Path, setting: Setting) -> rowfile.Row:
+  """What the row of this image and setting has, by the recipe as it is now."""
+  return {"image": image.name, "setting": setting._asdict(), "recipe": fingerprint(setting.variant)}
 
 
-def row_of(path: Path, image: Path, setting: Setting) -> dict[str, Any]:
+def row_of(path: Path, image: Path, setting: Setting) -> rowfile.Row:
   """The row of an image and setting, from the file or fitted now and appended to it."""
-  row = found(read_rows(path), image, setting)
-  if row is not None:
-    return row
+  return rowfile.kept(path, wanted(image, setting), lambda: fitted(path, image, setting))
+
+
+def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
+  """The row of a fit, whose checkpoint is beside the rows' file until it is done."""
   folder = path.parent / f".{path.stem}-checkpoint"
   with runner.interruptible() as requested:
     row = measure(image, setting, folder / f"{image.stem}-{'-'.join(map(str, setting))}", requested)
@@ -115,20 +111,9 @@ def row_of(path: Path, image: Path, setting: Setting) -> dict[str, Any]:
     raise runner.InterruptedFitError(
       "interrupted; the rows so far are kept, and the same command goes on from here"
     )
-  append_row(path, row)
   print(f"  {image.name} {setting.variant}: {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
   if folder.is_dir() and not any(folder.iterdir()):
     folder.rmdir()
-  return row
-
-
-def kept_row(path: Path, wanted: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-  """The row that has all of `wanted`, from the file or measured now and appended to it."""
-  for row in read_rows(path):
-    if wanted.items() <= row.items():
-      return row
-  row = wanted | measure()
-  append_row(path, row)
   return row
 
 
@@ -140,24 +125,7 @@ def fingerprint(variant: str) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def append_row(path: Path, row: dict[str, Any]) -> None:
-  """One write of one line: whole, or a last line that `read_rows` drops."""
-  with path.open("a") as file:
-    file.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-  """The rows of a file, without a last line that was cut off; none if there is no file."""
-  if not path.is_file():
-    return []
-  text = path.read_text()
-  whole, _, rest = text.rpartition("\n")
-  if rest:
-    path.write_text(whole + "\n" if whole else "")
-  return [json.loads(line) for line in whole.splitlines()]
-
-
-def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, Any] | None:
+def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Row | None:
   """The row of one fit, or None if it was interrupted."""
   import jax.numpy as jnp
 
@@ -188,9 +156,6 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> dict[str, 
   metrics = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
   environment = gaussjax.report.environment()
   return {
-    "image": path.name,
-    "setting": setting._asdict(),
-    "recipe": fingerprint(setting.variant),
     "num_gaussians": len(result.gaussians.means),
     "steps": int(result.state.step),
     "seconds": result.history[-1]["seconds"],
@@ -209,11 +174,11 @@ def thin(curve: list[tuple[float, float, float]]) -> list[tuple[float, ...]]:
   return [tuple(round(value, 3) for value in point) for point in [*kept, curve[-1]]]
 
 
-def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
+def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   """Prints the tables and draws the plots."""
   from gaussjax import report
 
-  groups: dict[tuple, list[dict]] = {}
+  groups: dict[tuple, list[rowfile.Row]] = {}
   current = {name: fingerprint(name) for name in {row["setting"]["variant"] for row in rows}}
   recent = [row for row in rows if row["recipe"] == current[row["setting"]["variant"]]]
   if len(recent) < len(rows):
@@ -224,7 +189,7 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
   table = []
   for (variant, count, _, _), members in groups.items():
     psnr = [row["psnr"] for row in members]
-    odd, even = ([row["psnr"] for row in members if number(row) % 2 == rest] for rest in (1, 0))
+    odd, even = ([row["psnr"] for row in members if rowfile.number(row) % 2 == rest] for rest in (1, 0))
     means = [f"{statistics.mean(values):.2f}" if values else "-" for values in (psnr, odd, even)]
     spread = [f"{statistics.stdev(psnr):.2f}" if len(psnr) > 1 else "-", spread_of_seeds(members)]
     seconds = [row["seconds"] for row in members]
@@ -246,7 +211,7 @@ def summarise(rows: list[dict[str, Any]], plot: Path) -> None:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
 
 
-def spread_of_seeds(rows: list[dict[str, Any]]) -> str:
+def spread_of_seeds(rows: list[rowfile.Row]) -> str:
   """The standard deviation of dB over the seeds of an image, mean over the images that have several."""
   by_image: dict[str, list[float]] = {}
   for row in rows:
@@ -255,13 +220,7 @@ def spread_of_seeds(rows: list[dict[str, Any]]) -> str:
   return f"{statistics.mean(found):.2f}" if found else "-"
 
 
-def number(row: dict[str, Any]) -> int:
-  """The number at the end of an image's name, 0 without."""
-  found = re.search(r"(\d+)$", Path(row["image"]).stem)
-  return int(found[1]) if found else 0
-
-
-def time_to(rows: Iterable[dict[str, Any]], target: float) -> str:
+def time_to(rows: Iterable[rowfile.Row], target: float) -> str:
   """Median seconds to a PSNR over the fits that reach it, and how many do."""
   firsts = [next((point[1] for point in row["curve"] if point[2] >= target), None) for row in rows]
   seconds = [first for first in firsts if first is not None]
