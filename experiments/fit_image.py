@@ -101,7 +101,7 @@ def recipe_from_flags():
   """The recipe that the flags describe."""
   import functools
 
-  from gaussjax import density, geometry, initializers, losses, rendering
+  from gaussjax import density, geometry, initializers, losses, recipes, rendering
 
   base = variants.recipe(FLAGS.preset)
   initialize: Any = base.initialize
@@ -109,7 +109,7 @@ def recipe_from_flags():
     initialize = functools.partial(initializers.random, random_colors=True)
   elif FLAGS.init is not None:
     initialize = getattr(initializers, FLAGS.init)
-  policies: Any = {None: base.policy, "none": None, "relocate": density.relocate, "split": density.split}
+  policies: Any = {None: base.policy, "none": None, "relocate": recipes.RELOCATE, "split": density.split}
   return base._replace(
     loss=base.loss if FLAGS.loss is None else getattr(losses, FLAGS.loss),
     initialize=initialize,

@@ -28,7 +28,7 @@ def recipe(name: str) -> Any:
 
   if name in recipes.PRESETS:
     return recipes.PRESETS[name]
-  before_relocation = lambda policy: functools.partial(density.sequence, policies=(policy, density.relocate))
+  before_relocation = lambda policy: functools.partial(density.sequence, policies=(policy, recipes.RELOCATE))
   levers: dict[str, Callable[[gaussjax.Recipe], gaussjax.Recipe]] = {
     "random": lambda r: r._replace(initialize=initializers.random),
     "structure_tensor": lambda r: r._replace(initialize=initializers.structure_tensor),

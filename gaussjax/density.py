@@ -36,29 +36,38 @@ class Scene(NamedTuple):
 Policy = Callable[[Array, Scene], tuple[Gaussians, Array]]
 
 
-def relocate(key: Array, scene: Scene, *, share: float = 0.1) -> tuple[Gaussians, Array]:
-  """The `share` that costs least to remove moves to where new Gaussians take most from the squared error."""
-  return _relocated(key, scene, share, jnp.zeros((), jnp.int32))
+SHARE, FALL = 0.6, 3.0  # of the Gaussians that a round may move, at first, and the power by which it falls to 0
 
 
-def prune(key: Array, scene: Scene, *, until: float = 0.5, share: float = 0.1) -> tuple[Gaussians, Array]:
-  """For a fit that begins with too many: parks those that cost least, and relocates a `share` of the others.
+def relocate(key: Array, scene: Scene, *, share: float = SHARE, fall: float = FALL) -> tuple[Gaussians, Array]:
+  """Those that cost least to remove move to where new Gaussians take most from the squared error.
+
+  They are the `share` times (1 - progress)^`fall` of all: many while the set takes shape, few that then settle.
+  """
+  return _relocated(key, scene, share, fall, jnp.zeros((), jnp.int32))
+
+
+def prune(
+  key: Array, scene: Scene, *, until: float = 0.5, share: float = SHARE, fall: float = FALL
+) -> tuple[Gaussians, Array]:
+  """For a fit that begins with too many: parks those that cost least, and relocates others as `relocate` does.
 
   From all places the visible ones fall, by equal ratios, to the budget when the share `until` of the steps is done.
   """
   places = len(scene.gaussians.means)
   course = (scene.budget / places) ** jnp.minimum(scene.progress / until, 1)
-  return _relocated(key, scene, share, places - jnp.round(places * course).astype(jnp.int32))
+  return _relocated(key, scene, share, fall, places - jnp.round(places * course).astype(jnp.int32))
 
 
-def _relocated(key: Array, scene: Scene, share: float, idle: Array) -> tuple[Gaussians, Array]:
-  """Parks the `idle` [] that cost least, and relocates the `share` that comes after them."""
+def _relocated(key: Array, scene: Scene, share: float, fall: float, idle: Array) -> tuple[Gaussians, Array]:
+  """Parks the `idle` [] that cost least, and relocates those that come after them."""
   gaussians, places = scene.gaussians, len(scene.gaussians.means)
   count, prediction = max(1, round(share * places)), rendering.picture(scene.gaussians, scene.rasterizer)
   order = jnp.argsort(_costs(scene, prediction))
   leaving = jax.lax.dynamic_slice(order, (idle,), (count,))
+  moving = jnp.round(count * (1 - scene.progress) ** fall)
   born = births(key, prediction, scene.target, count, budget=scene.budget)
-  moved, fresh = _put(gaussians, leaving, born)
+  moved, fresh = _put(gaussians, jnp.where(jnp.arange(count) < moving, leaving, places), born)
   return geometry.park(moved, jnp.argsort(order) < idle), fresh
 
 
@@ -204,12 +213,12 @@ def blurs(image: Array, scales: Array) -> Array:
 
 
 def _put(gaussians: Gaussians, places: Array, new: Gaussians) -> tuple[Gaussians, Array]:
-  """The set with `new` Gaussians in `places` `[K]`, and which those are, `[N]` bool."""
+  """The set with `new` Gaussians in `places` `[K]`, and which those are, `[N]` bool. A place N takes none."""
   if gaussians.log_weights is not None and new.log_weights is None:
     new = new._replace(log_weights=jnp.zeros(len(places), gaussians.means.dtype))
   new = new._replace(shape=geometry.TO_SHAPE[type(gaussians.shape)](new.shape))
-  put = jax.tree.map(lambda old, leaf: old.at[places].set(leaf), gaussians._replace(canvas=None), new)
-  fresh = jnp.zeros(len(gaussians.means), bool).at[places].set(True)
+  put = jax.tree.map(lambda old, leaf: old.at[places].set(leaf, mode="drop"), gaussians._replace(canvas=None), new)
+  fresh = jnp.zeros(len(gaussians.means), bool).at[places].set(True, mode="drop")
   return put._replace(canvas=gaussians.canvas), fresh
 
 

@@ -167,7 +167,7 @@ class Host(NamedTuple):
   # density control: (key, state, target, share of the steps done) -> state
   admits: Callable[[State], bool] = lambda state: True  # whether a state's set may be the result
   control_every: int = 3 * LOG_EVERY  # steps, a multiple of LOG_EVERY
-  control_until: float = 0.75  # share of the steps after which the set is left to settle
+  control_until: float = 0.9  # share of the steps after which the set is left to settle
   save: Callable[[Run], None] | None = None  # called at every record, and when the fit is asked to stop
   retries: int = 3  # roll-backs after which a step that is not finite is an error
 

@@ -15,7 +15,6 @@ from gaussjax import clock, density, fitting, geometry, image_io, recipes, rende
 from gaussjax.types import FitResult, Stop
 
 MOVED = 0.02  # of the Gaussians, at the start of each pass but the first
-WITHIN = 0.1  # and at each round of density control within a pass
 
 
 class Pass(NamedTuple):
@@ -42,8 +41,8 @@ def fit_passes(
 
   The first pass fits the share `first` of the Gaussians from the preset's own start; the others share out the rest
   and begin with `density.births`: at the error, with its size and colour, and fresh moments. They also move MOVED
-  of the set, and WITHIN at each round of density control, if the preset has one. A pass that does not raise the
-  PSNR is taken back; its steps count.
+  of the set; within a pass density control relocates as in one fit, if the preset has it. A pass that does not
+  raise the PSNR is taken back; its steps count.
   The passes go through the preset's schedule once, all together. For the weighted average; raises ValueError for
   other blends and for arguments that make no sense.
   """
@@ -67,11 +66,11 @@ def fit_passes(
       state = kept.state._replace(params=kept.best)
       shown = visible + births * index
       if index:
-        key, growing = jax.random.fold_in(key_births, index), _grow(births / num_gaussians + MOVED)
+        key, growing = jax.random.fold_in(key_births, index), _grow(births / num_gaussians + MOVED, 0.0)
         state = recipes.control(recipe._replace(policy=growing), shown, key, state, target, 1.0)
       done, until = steps * index // passes, steps * (index + 1) // passes
       begun = fitting.begin(state._replace(step=jnp.full_like(state.step, done)))
-      within = recipe._replace(policy=recipe.policy and _grow(WITHIN))
+      within = recipe._replace(policy=recipe.policy and _grow(density.SHARE, density.FALL))
       host = recipes.host(within, shown, seconds, progress_fn)
       stop = Stop(max_steps=until)
       ended = fitting.run(key_births, fitter, begun, target, stop=stop, host=host, total=steps)
@@ -87,6 +86,6 @@ def fit_passes(
 
 
 @functools.lru_cache  # the same function for the same share, so that jit finds its program again
-def _grow(share: float) -> density.Policy:
+def _grow(share: float, fall: float) -> density.Policy:
   """Relocation of a share, among as many Gaussians as the pass may show: the others stay parked."""
-  return functools.partial(density.prune, until=1e-6, share=share)
+  return functools.partial(density.prune, until=1e-6, share=share, fall=fall)

@@ -31,6 +31,9 @@ from gaussjax import (
 )
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 
+# With its numbers, so that checkpoints and rows of results tell it from relocation by others.
+RELOCATE: density.Policy = functools.partial(density.relocate, share=density.SHARE, fall=density.FALL)
+
 
 class Recipe(NamedTuple):
   """All that a fit is made of, apart from the image and N: functions, not names. Hashable."""
@@ -44,7 +47,7 @@ class Recipe(NamedTuple):
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
   optimizer: Callable[..., optax.GradientTransformationExtraArgs] = optimizers.adam
-  policy: density.Policy | None = density.relocate  # density control, for the weighted average; None: the set stays
+  policy: density.Policy | None = RELOCATE  # density control, for the weighted average; None: the set stays
   provision: float = 1.0  # Gaussians at the start, in units of the budget: above 1 for a policy that prunes
   start_solve: int = 0  # iterations of the closed-form colours before the first step
   final_solve: int = 0  # and after the last, kept if the loss is less

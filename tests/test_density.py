@@ -75,6 +75,16 @@ def test_the_least_costly_moves_to_the_error_and_no_other_does(parameterize):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(("progress", "moved"), [(0.0, 20), (0.5, 5), (1.0, 0)])
+def test_fewer_move_as_the_fit_goes_on(progress, moved):
+  gaussians = scene(40, log_scale=(1.5, 0.2))
+  target = jnp.asarray(np.random.default_rng(5).uniform(size=(24, 31, 3)), jnp.float32)
+  seen = scene_of(gaussians, target)._replace(progress=jnp.float32(progress))
+  changed, fresh = density.relocate(jax.random.key(0), seen, share=0.5, fall=2.0)
+  assert fresh.sum() == moved
+  np.testing.assert_array_equal(fresh, jnp.any(changed.means != gaussians.means, axis=1))
+
+
 def test_births_have_the_size_and_amplitude_of_what_is_missing():
   """A residual that is one Gaussian of a size of the bank is met by the first birth at once."""
   y, x = np.mgrid[:64, :64] + 0.5
