@@ -20,6 +20,7 @@ FLAGS = flags.FLAGS
 KODAK = rowfile.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
 FIELDS = ("position", "scale", "turn", "color")
 LAYERS = (1, 2, 3, 4)
+LAYER_HEADER = ("layers", "bytes", *(f"dB after {n}" for n in LAYERS))
 
 
 def define_flags() -> None:
@@ -132,9 +133,6 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
     print(f"plot in {plot}")
   except ImportError:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
-
-
-LAYER_HEADER = ("layers", "bytes", *(f"dB after {n}" for n in LAYERS))
 
 
 def layer_rows(images: list[dict[str, list]]) -> list[tuple[str, ...]]:

@@ -156,7 +156,7 @@ def outcome(data: bytes, original: Any) -> str:
 
 
 def main() -> int:
-  """Prints a table, exits 1 if anything was too slow or too large."""
+  """Prints what came of all files, exits 1 if one was too slow, compilation apart, or took too much memory."""
   from gaussjax import clock, container
 
   original, counts, slowest = small_file(), Counter[str](), 0.0

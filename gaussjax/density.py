@@ -20,6 +20,8 @@ from gaussjax.types import Array, Cholesky, Euler, Gaussians
 BIRTH_SCALES = (0.09, 0.14, 0.22, 0.35, 0.56)
 LEAST_BIRTH = 0.7  # pixels: finer than that a residual is noise
 APART = 2  # pixels: of births nearer to each other than this, only the one that promises most
+# Of the Gaussians, what a round moves at first, and the power by which that falls to nothing.
+SHARE, FALL = 0.6, 3.0
 
 
 class Scene(NamedTuple):
@@ -34,9 +36,6 @@ class Scene(NamedTuple):
 
 
 Policy = Callable[[Array, Scene], tuple[Gaussians, Array]]
-
-
-SHARE, FALL = 0.6, 3.0  # of the Gaussians that a round may move, at first, and the power by which it falls to 0
 
 
 def relocate(key: Array, scene: Scene, *, share: float = SHARE, fall: float = FALL) -> tuple[Gaussians, Array]:
