@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import rowfile, runner
+from experiments import rate_distortion, rowfile, runner
 
 FLAGS = flags.FLAGS
 KODAK = rowfile.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
@@ -48,7 +48,12 @@ def main() -> int:
 
 def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   """The row of an image, from the file or measured now and appended to it."""
-  wanted = {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
+  wanted = {
+    "image": image.name,
+    "num_gaussians": num_gaussians,
+    "effort": effort,
+    "encoder": rate_distortion.encoder(effort),
+  }
   return rowfile.kept(path, wanted, lambda: measure(image, num_gaussians, effort))
 
 

@@ -1,5 +1,6 @@
 """Files of results: a row of figures a line, as JSON, found again instead of measured again."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -40,6 +41,11 @@ def read(path: Path) -> list[Row]:
   if rest:
     path.write_text(whole + "\n" if whole else "")
   return [json.loads(line) for line in whole.splitlines()]
+
+
+def fingerprint(text: str) -> str:
+  """Of all that a row's figures depend on: rows by earlier settings of the same name do not count."""
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def number(row: Row) -> int:

@@ -8,7 +8,6 @@ prints the tables (means of all images, of the odd and of the even numbered ones
 NAME.png.
 """
 
-import hashlib
 import itertools
 import re
 import statistics
@@ -121,8 +120,7 @@ def fingerprint(variant: str) -> str:
   """Of all that a recipe is made of: rows by another recipe of the same name do not count."""
   import gaussjax
 
-  text = gaussjax.recipes.describe(variants.recipe(variant))
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
+  return rowfile.fingerprint(gaussjax.recipes.describe(variants.recipe(variant)))
 
 
 def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Row | None:

@@ -236,8 +236,10 @@ def _with_detail(key: Array, coarse: Gaussians, drawn: Array, image: Array, num_
   return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), large, born)
 
 
+# In a short fit many Gaussians are new: moments that soon forget bring 0.13 dB there, and nothing in a long one.
+_BRISK: Callable[..., optax.GradientTransformationExtraArgs] = functools.partial(optimizers.adam, b2=0.95)
 PRESETS = {
-  "fast": Recipe(multi_scale, learning_rate=0.04, steps=400),
+  "fast": Recipe(multi_scale, optimizer=_BRISK, steps=400),
   "balanced": Recipe(multi_scale, steps=1600),
   "best": Recipe(multi_scale, steps=5000),
 }
