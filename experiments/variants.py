@@ -16,9 +16,9 @@ def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
   random, gradient_sampled, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours
-  there, at the end; fixed: no density control; random_fixed: a random start without it;
-  random_fast: a random start of the fast preset; split, merge: those
-  policies before relocation; prune: half as many Gaussians again at first, pruned to N; constant: constant rates;
+  there, at the end; fixed: no density control; random_fixed: a random start without it; random_fast:
+  the fast preset from a random start; split, merge: those policies before relocation; prune: half as many Gaussians
+  again at first, pruned to N; constant: constant rates;
   adan, lbfgs (without density control): the optimiser; perceptual: the loss; cholesky, log_cholesky: the shape;
   v1: the first version's recipe.
   """
