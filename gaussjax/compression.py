@@ -111,7 +111,7 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
   canvas = Canvas(
     header.height,
     header.width,
-    jnp.asarray(background),
+    jax.device_put(background),
     getattr(rendering, container.BLENDS[header.blend]),
     cutoff=header.cutoff / container.FIXED,
     floor=header.floor / container.FIXED,

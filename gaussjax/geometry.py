@@ -75,26 +75,34 @@ def _(shape: LogCholesky, by: Array) -> Shape:
   return LogCholesky(shape.log_l11 + jnp.log(by), shape.l21 * by, shape.log_l22 + jnp.log(by))
 
 
-def covariance(s: Array, floor: Array) -> tuple[Array, Array, Array, Array]:
-  """Sigma = S S^T + diag(floor^2) as (xx, xy, yy, determinant); `s` `[2, 2]`, `floor` `[2]` pixels.
+Covariance = tuple[Array, Array, Array, Array]  # (xx, xy, yy, determinant)
 
-  The determinant is a sum of squares, so it keeps its precision at any aspect ratio, where xx * yy - xy^2 loses it.
+
+def covariance(s: Array) -> Covariance:
+  """Sigma = S S^T of `s` `[2, 2]`.
+
+  The determinant is a sum of squares, here and in `widened`, so it keeps its precision at any aspect ratio, where
+  xx * yy - xy^2 loses it.
   """
-  xx, xy, yy = jnp.sum(s[0] * s[0]), jnp.sum(s[0] * s[1]), jnp.sum(s[1] * s[1])
-  fx, fy = floor[0] ** 2, floor[1] ** 2
-  det_s = s[0, 0] * s[1, 1] - s[0, 1] * s[1, 0]
-  return xx + fx, xy, yy + fy, det_s**2 + fx * yy + fy * xx + fx * fy
+  (a, b), (c, d) = s
+  return a * a + b * b, a * c + b * d, c * c + d * d, (a * d - b * c) ** 2
 
 
-def whitening(s: Array, floor: Array) -> Array:
+def widened(sigma: Covariance, floor: Array) -> Covariance:
+  """Sigma + diag(floor^2), `floor` `[2]` pixels."""
+  xx, xy, yy, det = sigma
+  fx, fy = jnp.square(floor)
+  return xx + fx, xy, yy + fy, det + fx * yy + fy * xx + fx * fy
+
+
+def whitening(xx: Array, xy: Array, det: Array) -> Array:
   """Lower triangular A `[3]` = (a11, a21, a22) in 1 / pixels with Sigma^-1 = A^T A (inverse Cholesky factor)."""
-  xx, xy, _, det = covariance(s, floor)
   return jnp.stack([1 / jnp.sqrt(xx), -xy / (jnp.sqrt(xx) * jnp.sqrt(det)), jnp.sqrt(xx) / jnp.sqrt(det)])
 
 
 def principal_scales(s: Array, floor: Array) -> Array:
   """`[2]` (major, minor) standard deviations in pixels: square roots of the eigenvalues of Sigma."""
-  xx, xy, yy, det = covariance(s, floor)
+  xx, xy, yy, det = widened(covariance(s), floor)
   major = (xx + yy) / 2 + numerics.safe_sqrt(((xx - yy) / 2) ** 2 + xy**2)
   return jnp.stack([jnp.sqrt(major), jnp.sqrt(det / major)])
 
@@ -107,13 +115,11 @@ def place(
   The filter that keeps small Gaussians from aliasing spreads them; their log-weight falls by half the logarithm
   of the determinants' ratio, so that the integral over the image stays what it was.
   """
-  s = affine.scale[:, None] * factor(shape)
-  exact_floor = affine.scale * floor
-  filtered_floor = jnp.maximum(affine.scale, 1) * floor
-  *_, exact_det = covariance(s, exact_floor)
-  *_, filtered_det = covariance(s, filtered_floor)
+  sigma = covariance(affine.scale[:, None] * factor(shape))
+  *_, exact_det = widened(sigma, affine.scale * floor)
+  xx, xy, _, filtered_det = widened(sigma, jnp.maximum(affine.scale, 1) * floor)
   spread = (jnp.log(exact_det) - jnp.log(filtered_det)) / 2
-  return (mean - affine.offset) * affine.scale, whitening(s, filtered_floor), log_weight + spread
+  return (mean - affine.offset) * affine.scale, whitening(xx, xy, filtered_det), log_weight + spread
 
 
 def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:

@@ -193,5 +193,5 @@ def restore(codes: Codes, grid: Grid, canvas: Canvas) -> Gaussians:
   means = (codes.cells + place) * grid.position * 2**SPLIT - margins(canvas)
   unit = grid.color * 2.0 ** (level(codes.minor, codes.ratio, grid) / 4)[:, None]
   colors = codes.colors * unit @ decorrelation(codes.colors.shape[1])
-  single = lambda array: jnp.asarray(np.asarray(array, np.float32))
+  single = lambda array: jax.device_put(np.asarray(array, np.float32))  # jnp.asarray would compile a program
   return Gaussians(single(means), Euler(single(log_scales), single(thetas)), single(colors), None, canvas)

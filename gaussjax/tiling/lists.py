@@ -88,24 +88,27 @@ def num_tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]
   return -(-height // tile[0]), -(-width // tile[1])
 
 
-def spread(geometry: Geometry) -> tuple[Array, Array, Array]:
-  """The entries (xx, xy, yy), each `[N]`, of Sigma = (A^T A)^-1."""
+Sigma = tuple[Array, Array, Array]  # the entries (xx, xy, yy) of covariances, each [N]
+
+
+def spread(geometry: Geometry) -> Sigma:
+  """Sigma = (A^T A)^-1 of each Gaussian."""
   a11, a21, a22 = geometry.whitening.T
   l11, l22 = 1 / a11, 1 / a22
   l21 = -a21 * l11 * l22
   return l11**2, l11 * l21, l21**2 + l22**2
 
 
-def roots(geometry: Geometry) -> Array:
+def roots(geometry: Geometry, sigma: Sigma) -> Array:
   """`[N, 3]` (xx, xy, yy) of Sigma^1/2 = (Sigma + sqrt(det) I) / sqrt(trace + 2 sqrt(det))."""
-  xx, xy, yy = spread(geometry)
+  xx, xy, yy = sigma
   root_det = 1 / (geometry.whitening[:, 0] * geometry.whitening[:, 2])
   return jnp.stack([xx + root_det, xy, yy + root_det], -1) / jnp.sqrt(xx + yy + 2 * root_det)[:, None]
 
 
 def drift(geometry: Geometry, lists: TileLists, *, cutoff: float) -> Array:
   """`[N]`, at most how many pixels each support has outgrown the one listed."""
-  dxx, dxy, dyy = (roots(geometry) - lists.roots).T
+  dxx, dxy, dyy = (roots(geometry, spread(geometry)) - lists.roots).T
   moved = jnp.sqrt(jnp.sum(jnp.square(geometry.means - lists.means), axis=1))
   return moved + cutoff * jnp.sqrt(dxx**2 + 2 * dxy**2 + dyy**2)
 
@@ -126,24 +129,28 @@ def expand(counts: Array, size: int) -> tuple[Array, Array, Array]:
   return item, slots - (ends - counts)[item], slots < ends[-1]
 
 
-def rows_met(geometry: Geometry, skins: Array, height: int, tile: tuple[int, int], *, cutoff: float):
+def rows_met(y: Array, yy: Array, skins: Array, height: int, tile: tuple[int, int], *, cutoff: float):
   """For each Gaussian the first row of tiles its support meets, and how many: both `[N]` int32."""
-  _, _, yy = spread(geometry)
   reach = cutoff * jnp.sqrt(yy) + skins
-  y = geometry.means[:, 1]
   return tile_range(y - reach, y + reach, tile[0], num_tiles(height, 1, tile)[0])
 
 
 def columns_met(
-  geometry: Geometry, skins: Array, row: Array, width: int, tile: tuple[int, int], *, cutoff: float
+  mean: tuple[Array, Array],
+  sigma: Sigma,
+  skin: Array,
+  row: Array,
+  width: int,
+  tile: tuple[int, int],
+  *,
+  cutoff: float,
 ) -> tuple[Array, Array]:
   """The tiles that ONE support meets in a row of tiles: first column and how many.
 
   Exact for the ellipse and the rectangle of pixel centres, since an ellipse cut by a strip is connected. The
   ellipse's rightmost point lies at dy = cutoff xy / sqrt(xx) from its mean, or at the end of the strip next to it.
   """
-  xx, xy, yy = spread(geometry)
-  (x, y), skin = geometry.means.T, skins
+  (x, y), (xx, xy, yy) = mean, sigma
   reach = cutoff * jnp.sqrt(yy)
   top, bottom = row * tile[0] + 0.5 - skin - y, (row + 1) * tile[0] - 0.5 + skin - y
   low, high = jnp.clip(top, -reach, reach), jnp.clip(bottom, -reach, reach)
@@ -165,26 +172,27 @@ def update(geometry: Geometry, lists: TileLists, skin: Array, *, cutoff: float) 
   height, width, tile = lists.height, lists.width, lists.tile
   size, (_, columns) = lists.ids.shape[0], num_tiles(height, width, tile)
   tiles = math.prod(num_tiles(height, width, tile))
-  skins = jnp.broadcast_to(skin * skin_unit(geometry, cutoff=cutoff), geometry.means.shape[:1])
-  first_row, num_rows = rows_met(geometry, skins, height, tile, cutoff=cutoff)
+  (x, y), sigma = geometry.means.T, spread(geometry)
+  skins = jnp.broadcast_to(skin * skin_unit(sigma, cutoff=cutoff), x.shape)
+  first_row, num_rows = rows_met(y, sigma[2], skins, height, tile, cutoff=cutoff)
   gaussian, rank, used = expand(num_rows, size)
   row = first_row[gaussian] + rank
-  of_strip = Geometry(*[leaf[gaussian] for leaf in geometry])
-  first_column, num_columns = columns_met(of_strip, skins[gaussian], row, width, tile, cutoff=cutoff)
+  mean, of_strip, its_skin = jax.tree.map(lambda leaf: leaf[gaussian], ((x, y), sigma, skins))
+  first_column, num_columns = columns_met(mean, of_strip, its_skin, row, width, tile, cutoff=cutoff)
   num_columns = jnp.where(used, num_columns, 0)
   strip, rank, used = expand(num_columns, size)
   tile_index = jnp.where(used, row[strip] * columns + first_column[strip] + rank, tiles)
   tile_index, ids = sort_pairs(tile_index, gaussian[strip], tiles, geometry.means.shape[0])
-  starts = jnp.searchsorted(tile_index, jnp.arange(tiles + 1, dtype=jnp.int32)).astype(jnp.int32)
-  counts = starts[1:] - starts[:-1]
-  required = jnp.stack([saturating_sum(num_rows), saturating_sum(num_columns), -(-jnp.max(counts) // BLOCK)])
+  counts = jnp.zeros(tiles, jnp.int32).at[tile_index].add(1, mode="drop")
+  starts = jnp.pad(jnp.cumsum(counts, dtype=jnp.int32), (1, 0))
+  required = jnp.stack([saturating_sum(num_rows), saturating_sum(num_columns), in_blocks(jnp.max(counts))])
   return TileLists(
     ids,
     starts,
     # Stable: tiles of as many blocks stay row by row, and what neighbours share stays in the cache.
-    jnp.argsort(counts // -BLOCK).astype(jnp.int32),
+    jnp.argsort(-in_blocks(counts)).astype(jnp.int32),
     geometry.means,
-    roots(geometry),
+    roots(geometry, sigma),
     skins,
     required,
     height,
@@ -194,9 +202,14 @@ def update(geometry: Geometry, lists: TileLists, skin: Array, *, cutoff: float) 
   )
 
 
-def skin_unit(geometry: Geometry, *, cutoff: float) -> Array:
+def in_blocks(counts: Array) -> Array:
+  """Of BLOCK Gaussians, how many hold so many; `//` would trace three times as much, for the sake of signs."""
+  return jax.lax.div(counts + (BLOCK - 1), jnp.full_like(counts, BLOCK))
+
+
+def skin_unit(sigma: Sigma, *, cutoff: float) -> Array:
   """`[N]`: by how much more than the smallest a Gaussian's skin grows, since large ones change by more pixels."""
-  xx, _, yy = spread(geometry)
+  xx, _, yy = sigma
   return 1 + cutoff * jnp.sqrt(xx + yy) / RADIUS_UNIT
 
 
@@ -268,7 +281,7 @@ def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple
   stale = ~jnp.all(outgrown <= lists.skins)  # a NaN counts as stale
 
   def rebuild() -> Neighbors:
-    speed = jnp.max(outgrown / skin_unit(geometry, cutoff=cutoff)) / jnp.maximum(age, 1)
+    speed = jnp.max(outgrown / skin_unit(spread(geometry), cutoff=cutoff)) / jnp.maximum(age, 1)
     best = jnp.clip(jnp.sqrt(SKIN_COST * speed), MIN_SKIN, MAX_SKIN).astype(skin.dtype)
     return Neighbors(update(geometry, lists, best, cutoff=cutoff), best, jnp.zeros_like(age))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gaussjax import rendering
 from gaussjax.geometry import Geometry
-from gaussjax.tiling.lists import BLOCK, TileLists, num_tiles
+from gaussjax.tiling.lists import BLOCK, TileLists, in_blocks, num_tiles
 from gaussjax.types import Array
 
 CHUNK_EVALUATIONS = {"cpu": 2**18}  # weights held at once: 1 MB of float32 stays in a core's L2
@@ -40,7 +40,8 @@ def local_pixels(tile: tuple[int, int], dtype) -> Array:
 def tile_centers(lists: TileLists, tiles: Array) -> Array:
   """`[C, 2]` (x, y) pixels."""
   _, columns = num_tiles(lists.height, lists.width, lists.tile)
-  row, column = tiles // columns, tiles % columns
+  row = jax.lax.div(tiles, jnp.full_like(tiles, columns))
+  column = tiles - row * columns
   high, wide = lists.tile
   return jnp.stack([column * wide + wide / 2, row * high + high / 2], -1).astype(lists.means.dtype)
 
@@ -79,7 +80,7 @@ def tile_chunks(lists: TileLists) -> Array:
 def num_blocks(lists: TileLists, tiles: Array) -> Array:
   """The number of blocks of the longest list among `tiles` `[C]`."""
   end = lists.starts[jnp.minimum(tiles + 1, lists.starts.shape[0] - 1)]
-  return -(-jnp.max(end - lists.starts[tiles]) // BLOCK)
+  return in_blocks(jnp.max(end - lists.starts[tiles]))
 
 
 def to_tiles(image: Array, lists: TileLists) -> Array:
