@@ -56,7 +56,7 @@ def main() -> int:
     encode_all(path, runner.image_files(FLAGS.images))
   # A stage of acceptance keeps rows of other rates here, of some of the images.
   all_rows = rowfile.read(path)
-  current = [row for row in all_rows if row["effort"] is None or row.get("encoder") == encoder(row["effort"])]
+  current = of_this_encoder(all_rows)
   if len(current) < len(all_rows):
     print(f"{len(all_rows) - len(current)} rows by earlier encoders are left out")
   rows = [row for row in current if row["setting"] in SETTINGS[row["codec"]]]
@@ -167,6 +167,11 @@ def bd_rate(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
     return None
   areas = [float(PchipInterpolator(psnr, rate).integrate(low, high)) for psnr, rate in curves]
   return 100 * (math.exp((areas[0] - areas[1]) / (high - low)) - 1)
+
+
+def of_this_encoder(rows: list[rowfile.Row]) -> list[rowfile.Row]:
+  """The rows of other codecs, and of ours those by the encoder as it is."""
+  return [row for row in rows if row["effort"] is None or row.get("encoder") == encoder(row["effort"])]
 
 
 def summarise(rows: list[rowfile.Row], plot: Path) -> None:

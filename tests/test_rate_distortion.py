@@ -1,5 +1,7 @@
 """What files are compared with, and how: the other codecs at their best, and the BD-rate."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,15 @@ def test_rows_make_tables(tmp_path, capsys):
   text = capsys.readouterr().out
   assert "gaussjax effort 3  jpeg" in text and "-20.6" in text
   assert gaussjax.read_image(tmp_path / "plot.png").shape[-1] == 3
+
+
+def test_rows_by_an_earlier_encoder_do_not_count():
+  image = Path("a.png")
+  theirs, mine = rate_distortion.wanted(image, "avif", 5, None), rate_distortion.wanted(image, "gaussjax", 0.08, 4)
+  earlier, before_there_were_names = mine | {"encoder": "other"}, {**mine}
+  del before_there_were_names["encoder"]
+  assert mine["encoder"] != rate_distortion.wanted(image, "gaussjax", 0.08, 5)["encoder"]
+  assert rate_distortion.of_this_encoder([theirs, earlier, mine, before_there_were_names]) == [theirs, mine]
 
 
 def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
