@@ -14,8 +14,6 @@ from numpy.typing import ArrayLike
 from gaussjax import clock, density, fitting, geometry, image_io, recipes, rendering
 from gaussjax.types import FitResult, Stop
 
-MOVED = 0.02  # of the Gaussians, at the start of each pass but the first
-
 
 class Pass(NamedTuple):
   """What a pass brought."""
@@ -39,12 +37,12 @@ def fit_passes(
 ) -> tuple[FitResult, list[Pass]]:
   """Fits `image` `[H, W, C]` in `passes` of equal numbers of steps, `steps` together.
 
-  The first pass fits the share `first` of the Gaussians from the preset's own start; the others share out the rest
-  and begin with `density.births`: at the error, with its size and colour, and fresh moments. They also move MOVED
-  of the set; within a pass density control relocates as in one fit, if the preset has it. A pass that does not
-  raise the PSNR is taken back; its steps count.
-  The passes go through the preset's schedule once, all together. For the weighted average; raises ValueError for
-  other blends and for arguments that make no sense.
+  The first pass fits the share `first` of the Gaussians from the preset's own start. Each other one begins with a
+  round of density control for a larger set: the new ones are `density.births`, at the error, with its size and
+  colour, and fresh moments. What is still to come falls with the power by which relocation does. Within a pass
+  density control relocates as in one fit, if the preset has it. A pass that does not raise the PSNR is taken back;
+  its steps count. The passes go through the preset's schedule once, all together. For the weighted average; raises
+  ValueError for other blends and for arguments that make no sense.
   """
   recipe = recipes.of(preset)
   if not 1 <= passes <= min(num_gaussians, steps):
@@ -56,22 +54,21 @@ def fit_passes(
   target = jnp.asarray(image_io.as_image(image))
   key_start, key_births = jax.random.split(jax.random.key(seed))
   fitter = recipes.make_fitter(recipe, *target.shape[:2])
-  births = round(num_gaussians * (1 - first) / max(1, passes - 1))
-  visible = num_gaussians - births * (passes - 1)
-  params = geometry.padded(recipes.start(key_start, target, visible, recipe), num_gaussians)
+  to_come = lambda index: (1 - first) * (1 - index / max(1, passes - 1)) ** density.FALL if passes > 1 else 0.0
+  shown = [max(1, round(num_gaussians * (1 - to_come(index)))) for index in range(passes)]
+  params = geometry.padded(recipes.start(key_start, target, shown[0], recipe), num_gaussians)
+  growing = recipe._replace(policy=_GROW)
   history, report = list[fitting.Record](), list[Pass]()
   with clock.stepping_clock() as seconds:
     kept = fitting.begin(fitter.init(params))
     for index in range(passes):
       state = kept.state._replace(params=kept.best)
-      shown = visible + births * index
-      if index:
-        key, growing = jax.random.fold_in(key_births, index), _grow(births / num_gaussians + MOVED, 0.0)
-        state = recipes.control(recipe._replace(policy=growing), shown, key, state, target, 1.0)
       done, until = steps * index // passes, steps * (index + 1) // passes
+      if index:
+        key = jax.random.fold_in(key_births, index)
+        state = recipes.control(growing, shown[index], key, state, target, done / steps)
       begun = fitting.begin(state._replace(step=jnp.full_like(state.step, done)))
-      within = recipe._replace(policy=recipe.policy and _grow(density.SHARE, density.FALL))
-      host = recipes.host(within, shown, seconds, progress_fn)
+      host = recipes.host(growing if recipe.policy else recipe, shown[index], seconds, progress_fn)
       stop = Stop(max_steps=until)
       ended = fitting.run(key_births, fitter, begun, target, stop=stop, host=host, total=steps)
       before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
@@ -85,7 +82,5 @@ def fit_passes(
   return result, report
 
 
-@functools.lru_cache  # the same function for the same share, so that jit finds its program again
-def _grow(share: float, fall: float) -> density.Policy:
-  """Relocation of a share, among as many Gaussians as the pass may show: the others stay parked."""
-  return functools.partial(density.prune, until=1e-6, share=share, fall=fall)
+# Relocation among as many Gaussians as a pass may show: the rest stay parked, and new ones take such places first.
+_GROW: density.Policy = functools.partial(density.prune, until=1e-6)
