@@ -62,7 +62,8 @@ def _relocated(key: Array, scene: Scene, share: float, fall: float, idle: Array)
   """Parks the `idle` [] that cost least, and relocates those that come after them."""
   gaussians, places = scene.gaussians, len(scene.gaussians.means)
   count, prediction = max(1, round(share * places)), rendering.picture(scene.gaussians, scene.rasterizer)
-  order = jnp.argsort(_costs(scene, prediction))
+  # Of those that count for nothing the parked ones first: not to be confused with others that no pixel sees.
+  order = jnp.lexsort((_costs(scene, prediction), geometry.visible(gaussians)))
   leaving = jax.lax.dynamic_slice(order, (idle,), (count,))
   moving = jnp.round(count * (1 - scene.progress) ** fall)
   born = births(key, prediction, scene.target, count, budget=scene.budget)
