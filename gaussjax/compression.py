@@ -261,7 +261,7 @@ def _packed(work: _Work, num_gaussians: int) -> _Packed:
 def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
   """The float fit, Euler shapes, on a canvas as a file can hold it."""
   total = EFFORTS[work.effort][0] if steps is None else steps
-  recipe = _recipe(work.effort)
+  recipe = _recipe(total)
   if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
     recipe = recipe._replace(initialize=recipes.Recipe().initialize)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
@@ -275,15 +275,15 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
   return fitted._replace(shape=geometry.to_euler(fitted.shape), canvas=canvas)
 
 
-def _recipe(effort: int) -> recipes.Recipe:
-  return recipes.of("fast" if EFFORTS[effort][0] < 1000 else "balanced")
+def _recipe(steps: int) -> recipes.Recipe:
+  return recipes.of("fast" if steps < 1000 else "balanced")
 
 
 def describe(effort: int) -> str:
   """All that a file's Gaussians depend on but picture, rate and seed, in words like those of `recipes.describe`."""
   parts = (
     EFFORTS[effort],
-    recipes.describe(_recipe(effort)),
+    recipes.describe(_recipe(EFFORTS[effort][0])),
     BITS,
     rounding.STAGES,
     rounding.STAGE_RATE,

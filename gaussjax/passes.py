@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike
 from gaussjax import clock, density, fitting, geometry, image_io, recipes, rendering
 from gaussjax.types import FitResult, Stop
 
+# Relocation among as many Gaussians as a pass may show: the rest stay parked, and new ones take such places first.
+_GROW: density.Policy = functools.partial(density.prune, until=1e-6)
+
 
 class Pass(NamedTuple):
   """What a pass brought."""
@@ -54,8 +57,8 @@ def fit_passes(
   target = jnp.asarray(image_io.as_image(image))
   key_start, key_births = jax.random.split(jax.random.key(seed))
   fitter = recipes.make_fitter(recipe, *target.shape[:2])
-  to_come = lambda index: (1 - first) * (1 - index / max(1, passes - 1)) ** density.FALL if passes > 1 else 0.0
-  shown = [max(1, round(num_gaussians * (1 - to_come(index)))) for index in range(passes)]
+  to_come = lambda later: (1 - first) * (later / max(1, passes - 1)) ** density.FALL
+  shown = [max(1, round(num_gaussians * (1 - to_come(later)))) for later in reversed(range(passes))]
   params = geometry.padded(recipes.start(key_start, target, shown[0], recipe), num_gaussians)
   growing = recipe._replace(policy=_GROW)
   history, report = list[fitting.Record](), list[Pass]()
@@ -80,7 +83,3 @@ def fit_passes(
     ended = kept._replace(state=kept.state._replace(params=kept.best), history=history)
     result = recipes.result(recipe, ended, target, seconds)
   return result, report
-
-
-# Relocation among as many Gaussians as a pass may show: the rest stay parked, and new ones take such places first.
-_GROW: density.Policy = functools.partial(density.prune, until=1e-6)
