@@ -19,6 +19,7 @@ from . import (
   optimizers as optimizers,
   passes as passes,
   quantization as quantization,
+  rate as rate,
   recipes as recipes,
   rendering as rendering,
   report as report,

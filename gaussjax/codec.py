@@ -4,7 +4,7 @@ One function writes and reads: with an entropy.Encoder it codes the numbers it i
 finds, and either way it returns them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +57,13 @@ LAYOUT = _Layout()
 NUM_MODELS = LAYOUT.total
 
 
-def interleave(cells: NDArray) -> NDArray:
-  """Morton codes `[N]` of cells `[N, 2]`: bits of x at even places, of y at odd ones."""
+def interleave(cells: Any) -> Any:
+  """Morton codes `[N]` of cells `[N, 2]`, of numpy or JAX: bits of x at even places, of y at odd ones."""
   x, y = (_spread_bits(cells[:, i]) for i in (0, 1))
   return x | y << 1
 
 
-def _spread_bits(values: NDArray) -> NDArray:
+def _spread_bits(values: Any) -> Any:
   for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
     values = (values | values << shift) & mask
   return values

@@ -19,6 +19,7 @@ from gaussjax import (
   image_io,
   metrics,
   quantization,
+  rate,
   recipes,
   rendering,
   rounding,
@@ -42,7 +43,8 @@ EFFORTS = (
 DEFAULT_EFFORT = 4
 DEFAULT_QUALITY = 50.0
 
-BITS = 38.0  # a Gaussian's, about
+BITS = 36.0  # a Gaussian's, about
+SETTLED = 1.005  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
 FRAME = 70  # bytes of a file that are not a Gaussian's, about
 # How the squared error falls with N, measured: by this power of it.
 FALL = 0.92
@@ -166,10 +168,11 @@ def _to_size(work: _Work, size: int) -> bytes:
   fitted = _fit(work, min(num_gaussians, _most(work)))
   balanced = rounding.balanced_steps(fitted, work.target)
   least = rounding.finest(*work.image.shape[:2])
+  most = size * SETTLED
   low, high = -24, 56  # in eighths of an octave: far finer, far coarser
   while high - low > 1:
     middle = (low + high) // 2
-    fits = len(_file(work, fitted, rounding.coarser(balanced, middle, least))) <= 0.996 * size
+    fits = len(_file(work, fitted, rounding.coarser(balanced, middle, least))) <= most
     low, high = (low, middle) if fits else (middle, high)
   steps = rounding.coarser(balanced, high, least)
   snapped = _quantized(work, fitted, steps)
@@ -263,7 +266,7 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
   total = EFFORTS[work.effort][0] if steps is None else steps
   recipe = _recipe(total)
   if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
-    recipe = recipe._replace(initialize=recipes.Recipe().initialize)
+    recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   stop = Stop(max_steps=total)
   fitted = recipes.fit(
@@ -276,7 +279,7 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
 
 
 def _recipe(steps: int) -> recipes.Recipe:
-  return recipes.of("fast" if steps < 1000 else "balanced")
+  return recipes.of("fast" if steps < 1000 else "balanced")._replace(objective=rate.lagrangian)
 
 
 def describe(effort: int) -> str:
@@ -285,6 +288,8 @@ def describe(effort: int) -> str:
     EFFORTS[effort],
     recipes.describe(_recipe(EFFORTS[effort][0])),
     BITS,
+    SETTLED,
+    rate.LAMBDA,
     rounding.STAGES,
     rounding.STAGE_RATE,
     rounding.EXCESS,

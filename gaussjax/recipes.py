@@ -42,6 +42,7 @@ class Recipe(NamedTuple):
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
   blend: rendering.Blend = rendering.weighted_average
   loss: Callable[[Array, Array], Array] = losses.l2
+  objective: Callable[[Array, Gaussians], Array] | None = None  # (loss, set) -> what is minimised; None: the loss
   learning_rate: float = 0.03  # of the colours; the other fields' rates keep their ratio to it
   ratios: optimizers.Rates = optimizers.Rates(means=50, log_scales=3, thetas=5, lengths=10, colors=1)
   schedule: optimizers.Schedule = optimizers.cosine
@@ -250,7 +251,8 @@ def make_fitter(recipe: Recipe, height: int, width: int) -> fitting.Fitter:
   """The pure functions of a recipe's fit to images of one size, targets `[H, W, C]`."""
 
   def loss_fn(params: Gaussians, lists: drawing.Lists, target: Array) -> Array:
-    return recipe.loss(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), target)
+    loss = recipe.loss(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), target)
+    return loss if recipe.objective is None else recipe.objective(loss, params)
 
   check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)

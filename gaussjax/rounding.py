@@ -22,6 +22,7 @@ from gaussjax import (
   metrics,
   optimizers,
   quantization,
+  rate,
   recipes,
   rendering,
 )
@@ -131,7 +132,7 @@ def quantize(
     report = lambda record, begun=begun: progress_fn(begun + int(record["step"]), len(STAGES) * stage_steps)
     host = fitting.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
-    state = fitting.run(key, fitter, fitting.begin(state), (target, shares), stop=stop, host=host).state
+    state = fitting.run(key, fitter, fitting.begin(state), (target, shares, grid), stop=stop, host=host).state
   return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
 
 
@@ -165,14 +166,15 @@ def _choose(mask: Array, first: Array, second: Array) -> Array:
 def _stage_fitter(height: int, width: int) -> fitting.Fitter:
   """The descent in which what is on the grid has no gradient."""
 
-  def loss_fn(params: Gaussians, lists: drawing.Lists, target: tuple[Array, _Shares]) -> Array:
-    image, shares = target
+  def loss_fn(params: Gaussians, lists: drawing.Lists, target: tuple[Array, _Shares, quantization.Grid]) -> Array:
+    image, shares, grid = target
     hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
     still = hold(shares.geometry)
     params = params._replace(
       means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
     )
-    return losses.l2(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), image)
+    loss = losses.l2(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), image)
+    return rate.lagrangian(loss, params, grid)
 
   rates = recipes.rates(recipes.of("balanced")._replace(learning_rate=STAGE_RATE), height, width)
   optimizer = optimizers.adam(rates, functools.partial(optimizers.cosine, final=0.1))

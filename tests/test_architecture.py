@@ -20,7 +20,7 @@ LEVELS = [
   {"similarity", "lpips", "geometry", "optimizers"},
   {"metrics", "losses", "initializers", "quantization"},
   {"rendering", "guards", "codec"},
-  {"tiling.lists", "fitting", "checkpoints", "density", "solvers", "container"},
+  {"tiling.lists", "fitting", "checkpoints", "density", "solvers", "container", "rate"},
   {"tiling.sums"},
   {"tiling"},
   {"drawing"},
