@@ -1,0 +1,69 @@
+"""The estimate of the rate against the coder that it is an estimate of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gaussjax import codec, geometry, quantization, rate, rounding
+from gaussjax.quantization import Steps
+from gaussjax.rendering import weighted_average
+from gaussjax.types import Canvas, Euler, Gaussians
+
+STEPS = Steps(position=120, log_scale=100, turn=170, color=108)
+
+
+def smooth_set(count, noise, seed=0):
+  """Gaussians whose sizes and colours follow their places, but for Laplacian `noise`."""
+  rng = np.random.default_rng(seed)
+  means = rng.uniform(0, 1, (count, 2)) * [120, 90]
+  along = np.sin(means / 40)
+  scales = 1 + 0.6 * along + rng.laplace(0, noise, (count, 2))
+  colors = 0.5 + 0.3 * along @ rng.uniform(-1, 1, (2, 3)) + rng.laplace(0, 0.3 * noise, (count, 3))
+  shape = Euler(jnp.float32(scales), jnp.float32(rng.uniform(0, np.pi, count)))
+  return Gaussians(
+    jnp.float32(means), shape, jnp.float32(colors), None, Canvas(90, 120, jnp.zeros(3), weighted_average)
+  )
+
+
+def coded_bits(gaussians):
+  bits = codec.field_bits([codec.ordered(rounding.codes_of(gaussians, STEPS))], 3, STEPS)
+  return bits["scale"] + bits["color"]
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.6, 1.2])
+def test_it_counts_what_the_coder_writes(noise):
+  gaussians = smooth_set(800, noise)
+  assert float(rate.estimate(gaussians, quantization.grid(STEPS))) == pytest.approx(coded_bits(gaussians), rel=0.07)
+
+
+def test_descending_along_it_makes_files_smaller():
+  gaussians, grid = smooth_set(400, 0.5), quantization.grid(STEPS)
+  gradient = jax.jit(jax.grad(rate.estimate))
+  before = coded_bits(gaussians)
+  for _ in range(10):
+    slope = gradient(gaussians, grid)
+    move = lambda leaf, by: leaf - 0.02 * by / (jnp.max(jnp.abs(by)) + 1e-9)
+    gaussians = gaussians._replace(
+      shape=jax.tree.map(move, gaussians.shape, slope.shape), colors=move(gaussians.colors, slope.colors)
+    )
+  assert coded_bits(gaussians) < 0.98 * before
+
+
+def test_neighbours_are_those_of_the_coder():
+  gaussians, grid = smooth_set(300, 0.5), quantization.grid(STEPS)
+  near, weights, order = rate._neighbors(gaussians, grid)
+  margin = quantization.margins(geometry.canvas_of(gaussians))
+  cells = np.floor((np.asarray(gaussians.means) + margin) / (grid.position * 2**quantization.SPLIT)).astype(int)
+  theirs, their_weights = codec.neighbors(cells[order], [])
+  their_weights = their_weights / np.maximum(their_weights.sum(1, keepdims=True), 1)
+  np.testing.assert_allclose(weights, their_weights, atol=1e-3)
+  values = np.random.default_rng(1).normal(size=300)
+  agree = np.isclose((weights * values[near]).sum(1), (their_weights * values[theirs]).sum(1), atol=1e-2)
+  assert agree.mean() > 0.9  # the rest are ties
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_gaussians_have_finite_gradients(count):
+  gradient = jax.jit(jax.grad(rate.lagrangian, argnums=1))(jnp.float32(0.01), smooth_set(count, 0.5))
+  assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
