@@ -15,15 +15,15 @@ from gaussjax.quantization import Grid, Steps
 from gaussjax.types import Array, Gaussians
 
 # Of a photograph's file at a fifth of a bit a pixel. A fit's rate hardly depends on them.
-TYPICAL = Steps(position=118, log_scale=102, turn=172, color=104)
+TYPICAL = quantization.grid(Steps(position=118, log_scale=102, turn=172, color=104))
 
 LAMBDA = 0.02  # share of the squared error that a bit for each Gaussian is worth
 BLUNT = 0.1  # of a squared step: differences below a third of a step are not worth making smaller
 
 
-def lagrangian(distortion: Array, gaussians: Gaussians, grid: Grid | None = None) -> Array:
+def lagrangian(distortion: Array, gaussians: Gaussians, grid: Grid = TYPICAL) -> Array:
   """D + lambda R of a set whose squared error is `distortion` []; lambda is LAMBDA of that, a Gaussian."""
-  bits = estimate(gaussians, quantization.grid(TYPICAL) if grid is None else grid)
+  bits = estimate(gaussians, grid)
   return distortion + LAMBDA * jax.lax.stop_gradient(distortion) * bits / len(gaussians.means)
 
 
@@ -33,6 +33,7 @@ def estimate(gaussians: Gaussians, grid: Grid) -> Array:
   log_scales = geometry.to_euler(gaussians.shape).log_scales[order] / grid.log_scale
   minor = jnp.min(log_scales, axis=1)
   ratio = jnp.max(log_scales, axis=1) - minor
+  # 2^(level / 4) as in quantization.snap, without rounding.
   unit = jax.lax.stop_gradient(2.0 ** (-(2 * minor + ratio) * grid.level / 2**18))
   matrix = jnp.asarray(quantization.decorrelation(gaussians.colors.shape[1]), minor.dtype)
   channels = (gaussians.colors[order] @ matrix.T / grid.color).T
@@ -51,7 +52,7 @@ def _neighbors(gaussians: Gaussians, grid: Grid) -> tuple[Array, Array, Array]:
   cells = cells[order]
   before = jnp.arange(len(cells))[:, None] - jnp.arange(1, codec.BEFORE + 1)
   apart = jnp.sum(jnp.square((cells[jnp.maximum(before, 0)] - cells[:, None]).astype(margin.dtype)), axis=-1)
-  closeness, place = jax.lax.top_k(jnp.where(before >= 0, 1 / (1 + apart), 0), min(codec.NEIGHBORS, codec.BEFORE))
+  closeness, place = jax.lax.top_k(jnp.where(before >= 0, 1 / (1 + apart), 0), codec.NEIGHBORS)
   near = jnp.maximum(jnp.take_along_axis(before, place, axis=1), 0)
   return near, closeness / jnp.maximum(jnp.sum(closeness, axis=1, keepdims=True), 1e-9), order
 
