@@ -290,6 +290,8 @@ def describe(effort: int) -> str:
     BITS,
     SETTLED,
     rate.LAMBDA,
+    rate.BLUNT,
+    tuple(rate.TYPICAL),
     rounding.STAGES,
     rounding.STAGE_RATE,
     rounding.EXCESS,

@@ -14,8 +14,6 @@ from PIL import Image
 import gaussjax
 from gaussjax import cli, image_io
 
-pytestmark = pytest.mark.xdist_group("cli")  # one process encodes, once
-
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 
 
