@@ -23,3 +23,11 @@ def few_programs():
   """Lets go of compiled programs between files, before a process has more than Linux allows."""
   yield
   startup.release_programs()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def programs_of_children(tmp_path_factory):
+  """The processes that tests start share compiled programs, and leave the user's own alone."""
+  with pytest.MonkeyPatch.context() as environment:
+    environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    yield

@@ -1,7 +1,6 @@
 """The command line as people use it: real processes for what is promised, wrong input included."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,7 @@ PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.pn
 
 def run(folder, *arguments, stdin=b""):
   command = [sys.executable, "-m", "gaussjax.cli", *map(str, arguments)]
-  environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-  return subprocess.run(command, input=stdin, capture_output=True, cwd=folder, env=environment)
+  return subprocess.run(command, input=stdin, capture_output=True, cwd=folder)
 
 
 @pytest.fixture(scope="module")

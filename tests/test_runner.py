@@ -17,16 +17,16 @@ from experiments import variants
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments, module="experiments.fit_image", cwd=ROOT, **env):
+def run(*arguments, module="experiments.fit_image", cwd=ROOT):
   command = [sys.executable, "-m", module, *arguments]
-  environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
   return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_a_fit_from_end_to_end(tmp_path):
   out = tmp_path / "out"
   flags = ["--height=24", "--num_gaussians=30", "--iterations=20", f"--out_dir={out}", "--init=grid"]
-  done = run(*flags, XDG_CACHE_HOME=str(tmp_path))
+  done = run(*flags)
   assert done.returncode == 0, done.stderr
   names = ["comparison.png", "curve.png", "ellipses.png", "gaussians.npz", "metrics.json", "render.png"]
   assert sorted(path.name for path in out.iterdir()) == names
@@ -83,11 +83,10 @@ def test_divergence_is_one_line_and_exit_1(tmp_path):
   assert "error: step" in done.stderr and "Traceback" not in done.stderr
 
 
-def start(*arguments, cache):
+def start(*arguments):
   """A process of the runner, left to run."""
   command = [sys.executable, "-m", "experiments.fit_image", *arguments]
-  environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def wait_for_checkpoint(process, out):
@@ -101,7 +100,7 @@ def test_a_fit_survives_signals_and_kill_9(tmp_path):
   """One process is terminated, the next killed; the third finishes and equals an undisturbed fit."""
   out, whole = tmp_path / "out", tmp_path / "whole"
   flags = ["--height=24", "--num_gaussians=30", "--iterations=3000", "--checkpoint_every=50", "--init=grid"]
-  first = start(*flags, f"--out_dir={out}", cache=tmp_path)
+  first = start(*flags, f"--out_dir={out}")
   wait_for_checkpoint(first, out)
   first.send_signal(signal.SIGTERM)
   stderr = first.communicate(timeout=120)[1].decode()
@@ -110,7 +109,7 @@ def test_a_fit_survives_signals_and_kill_9(tmp_path):
   refused = run(*flags, f"--out_dir={out}")
   assert refused.returncode == 2 and "--resume" in refused.stderr
   stopped_at = max((out / "checkpoint").iterdir()).name
-  second = start(*flags, f"--out_dir={out}", "--resume", cache=tmp_path)
+  second = start(*flags, f"--out_dir={out}", "--resume")
   while max((out / "checkpoint").glob("step-*.npz")).name == stopped_at:
     assert second.poll() is None, second.stderr.read()
     time.sleep(0.02)
@@ -118,7 +117,7 @@ def test_a_fit_survives_signals_and_kill_9(tmp_path):
   assert second.wait(timeout=120) == -signal.SIGKILL
   second.stderr.close()
   for folder, more in ((out, ["--resume"]), (whole, [])):
-    done = run(*flags, f"--out_dir={folder}", *more, XDG_CACHE_HOME=str(tmp_path))
+    done = run(*flags, f"--out_dir={folder}", *more)
     assert done.returncode == 0, done.stderr
   assert not (out / "checkpoint").exists()
   assert (out / "render.png").read_bytes() == (whole / "render.png").read_bytes()
@@ -131,9 +130,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
   """Two rows; then one is cut off as by a crash, and only that one is made again."""
   gaussjax.write_png(tmp_path / "photo7.png", np.random.default_rng(0).uniform(size=(20, 24, 3)))
   flags = [f"--images={tmp_path}", "--num_gaussians=12", "--seeds=0,1", "--steps=20", "--name=rows"]
-  sweep = lambda *more: run(
-    *flags, f"--results_dir={tmp_path / 'out'}", *more, module="experiments.sweep", XDG_CACHE_HOME=str(tmp_path)
-  )
+  sweep = lambda *more: run(*flags, f"--results_dir={tmp_path / 'out'}", *more, module="experiments.sweep")
   done = sweep()
   assert done.returncode == 0, done.stderr
   path = tmp_path / "out" / "rows.jsonl"
