@@ -1,7 +1,6 @@
 """The runners as a user meets them: real processes, right and wrong input."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,10 +16,9 @@ from experiments import variants
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments, module="experiments.fit_image", cwd=ROOT):
+def run(*arguments, module="experiments.fit_image"):
   command = [sys.executable, "-m", module, *arguments]
-  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-  return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_a_fit_from_end_to_end(tmp_path):

@@ -18,9 +18,10 @@ def compared(images: list, name: str) -> list[runner.Criterion]:
   """The criteria of passes by the recipe `name`, against one fit by it."""
   import gaussjax
 
+  recipe, where = variants.recipe(name), WITHIN[name]
   gains, from_start, over_short, over_long, kept = [], [], [], [], []
   for path in images:
-    image, recipe = gaussjax.read_image(path), variants.recipe(name)
+    image = gaussjax.read_image(path)
     row = lambda steps, path=path: sweep.row_of(
       sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, steps, None)
     )
@@ -36,11 +37,9 @@ def compared(images: list, name: str) -> list[runner.Criterion]:
     over_short.append(psnr - short["psnr"])
     over_long.append(psnr - single["psnr"])
     print(
-      f"{path.name}, {WITHIN[name]}: {psnr:.2f} dB in passes, {single['psnr']:.2f} in one; "
-      f"{gains[-1]:.2f} dB least gain",
+      f"{path.name}, {where}: {psnr:.2f} dB in passes, {single['psnr']:.2f} in one; {gains[-1]:.2f} dB least gain",
       flush=True,
     )
-  where = WITHIN[name]
   return [
     runner.at_least(f"passes kept that gain 0.05 dB, the fewest, {where}", min(kept), 7),
     runner.at_least(f"gain over the initial state, dB, {where}", statistics.mean(from_start), 8),
