@@ -122,6 +122,35 @@ def test_lists_hold_each_tile_that_a_support_meets_and_no_other(seed):
   assert (listed & ~met).sum() < 0.15 * met.sum()
 
 
+def test_lists_built_on_the_host_are_those_built_within_jit():
+  gaussians = scene(300, 85, 130)
+  host = lists_of(gaussians, skin=0.7)
+  update = jax.jit(functools.partial(tiling.update, cutoff=CUTOFF))
+  jitted = update(geometry.geometry(gaussians), host, jnp.float32(0.7))
+  assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), host) == jax.tree.map(
+    lambda leaf: (leaf.shape, leaf.dtype), jitted
+  )
+  for name in ("starts", "order", "required", "means"):
+    np.testing.assert_array_equal(getattr(host, name), getattr(jitted, name))
+  used = host.required[1]
+  np.testing.assert_array_equal(host.ids[:used], jitted.ids[:used])
+  for name in ("roots", "skins"):
+    np.testing.assert_allclose(getattr(host, name), getattr(jitted, name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("field", ["means", "log_scales"])
+def test_a_bad_number_is_listed_where_it_will_be_seen(field):
+  gaussians = scene(20, 45, 70)
+  if field == "means":
+    bad = gaussians._replace(means=gaussians.means.at[3].set(np.nan))
+  else:
+    log_scales = gaussians.shape.log_scales.at[3].set(np.nan)
+    bad = gaussians._replace(shape=gaussians.shape._replace(log_scales=log_scales))
+  lists = lists_of(bad)
+  assert 3 in lists.ids[: lists.starts[1]]
+  assert jnp.isnan(draw_tiled(bad, lists)).any()
+
+
 def test_lists_stay_exact_until_outrun():
   gaussians = scene(50, 37, 53)
   lists = lists_of(gaussians, skin=1.0)

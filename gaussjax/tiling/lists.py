@@ -2,8 +2,11 @@
 
 Each tile lists the Gaussians whose support meets its pixels, grown by a skin. A list may hold more than it needs,
 which changes nothing since the kernel's support is compact. `allocate` reads values on the host and fixes the
-capacity; `update` is jitted at that capacity and says whether it overflowed; `refresh` updates only when some
-support has outgrown its skin, and picks the next skin by how fast.
+capacity; `update` works at that capacity and says whether it overflowed; `refresh` updates only when some support
+has outgrown its skin, and picks the next skin by how fast.
+
+What builds lists is written for numpy and JAX alike (by the array API's namespaces): numpy on the host, where JAX
+would take a tenth of a second to trace a picture's first lists and XLA a second to compile them, JAX within steps.
 """
 
 import dataclasses
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from gaussjax.geometry import Geometry
 from gaussjax.types import Array
@@ -99,11 +103,16 @@ def spread(geometry: Geometry) -> Sigma:
   return l11**2, l11 * l21, l21**2 + l22**2
 
 
+def _namespace(array: Any) -> Any:
+  """numpy for its arrays, jax.numpy for JAX's."""
+  return array.__array_namespace__()
+
+
 def roots(geometry: Geometry, sigma: Sigma) -> Array:
   """`[N, 3]` (xx, xy, yy) of Sigma^1/2 = (Sigma + sqrt(det) I) / sqrt(trace + 2 sqrt(det))."""
-  xx, xy, yy = sigma
+  (xx, xy, yy), xp = sigma, _namespace(geometry.means)
   root_det = 1 / (geometry.whitening[:, 0] * geometry.whitening[:, 2])
-  return jnp.stack([xx + root_det, xy, yy + root_det], -1) / jnp.sqrt(xx + yy + 2 * root_det)[:, None]
+  return xp.stack([xx + root_det, xy, yy + root_det], -1) / xp.sqrt(xx + yy + 2 * root_det)[:, None]
 
 
 def drift(geometry: Geometry, lists: TileLists, *, cutoff: float) -> Array:
@@ -115,23 +124,36 @@ def drift(geometry: Geometry, lists: TileLists, *, cutoff: float) -> Array:
 
 def tile_range(low: Array, high: Array, size: int, count: int) -> tuple[Array, Array]:
   """The first tile and the number of tiles, of `size` pixels, with a pixel centre in [low, high]."""
-  first = jnp.clip(jnp.ceil((low + 0.5) / size) - 1, 0, count).astype(jnp.int32)
-  last = jnp.clip(jnp.floor((high - 0.5) / size), -1, count - 1).astype(jnp.int32)
-  return first, jnp.maximum(last - first + 1, 0)
+  xp = _namespace(low)
+  first = xp.clip(xp.ceil((low + 0.5) / size) - 1, 0, count).astype(xp.int32)
+  last = xp.clip(xp.floor((high - 0.5) / size), -1, count - 1).astype(xp.int32)
+  return first, xp.maximum(last - first + 1, 0)
+
+
+def tally(values: Array, size: int) -> Array:
+  """`[size]`: how often each of 0 .. size - 1 is among `values`; those beyond do not count."""
+  if isinstance(values, np.ndarray):
+    return np.bincount(np.minimum(values, size), minlength=size + 1)[:size]
+  return jnp.zeros(size, jnp.int32).at[values].add(1, mode="drop")
 
 
 def expand(counts: Array, size: int) -> tuple[Array, Array, Array]:
-  """Item i repeated counts[i] times in `size` slots: (item, rank within it, slot is used), each `[size]`."""
-  ends = jnp.cumsum(counts)
-  slots = jnp.arange(size, dtype=jnp.int32)
-  item = jnp.cumsum(jnp.zeros(size, jnp.int32).at[ends].add(1, mode="drop"))
-  item = jnp.minimum(item, counts.shape[0] - 1)
+  """Item i repeated counts[i] times in `size` slots: (item, rank within it, slot is used), each `[size]`.
+
+  On the host, where sizes need not be known before, only the slots that are used.
+  """
+  xp = _namespace(counts)
+  ends = xp.cumsum(counts)
+  if xp is np:
+    size = min(size, int(ends[-1]))
+  slots = xp.arange(size, dtype=xp.int32)
+  item = xp.minimum(xp.cumsum(tally(ends, size)), counts.shape[0] - 1)
   return item, slots - (ends - counts)[item], slots < ends[-1]
 
 
 def rows_met(y: Array, yy: Array, skins: Array, height: int, tile: tuple[int, int], *, cutoff: float):
   """For each Gaussian the first row of tiles its support meets, and how many: both `[N]` int32."""
-  reach = cutoff * jnp.sqrt(yy) + skins
+  reach = cutoff * _namespace(yy).sqrt(yy) + skins
   return tile_range(y - reach, y + reach, tile[0], num_tiles(height, 1, tile)[0])
 
 
@@ -150,47 +172,49 @@ def columns_met(
   Exact for the ellipse and the rectangle of pixel centres, since an ellipse cut by a strip is connected. The
   ellipse's rightmost point lies at dy = cutoff xy / sqrt(xx) from its mean, or at the end of the strip next to it.
   """
-  (x, y), (xx, xy, yy) = mean, sigma
-  reach = cutoff * jnp.sqrt(yy)
+  (x, y), (xx, xy, yy), xp = mean, sigma, _namespace(row)
+  reach = cutoff * xp.sqrt(yy)
   top, bottom = row * tile[0] + 0.5 - skin - y, (row + 1) * tile[0] - 0.5 + skin - y
-  low, high = jnp.clip(top, -reach, reach), jnp.clip(bottom, -reach, reach)
-  peak = cutoff * xy / jnp.sqrt(xx)
+  low, high = xp.clip(top, -reach, reach), xp.clip(bottom, -reach, reach)
+  peak = cutoff * xy / xp.sqrt(xx)
 
   def half_width(dy: Array) -> Array:
-    inside = jnp.maximum(cutoff**2 - dy**2 / yy, 0)
-    return jnp.sqrt(jnp.maximum(xx - xy**2 / yy, 0) * inside)
+    inside = xp.maximum(cutoff**2 - dy**2 / yy, 0)
+    return xp.sqrt(xp.maximum(xx - xy**2 / yy, 0) * inside)
 
-  right, left = jnp.clip(peak, low, high), jnp.clip(-peak, low, high)
+  right, left = xp.clip(peak, low, high), xp.clip(-peak, low, high)
   x_max = x + xy / yy * right + half_width(right) + skin
   x_min = x + xy / yy * left - half_width(left) - skin
   first, count = tile_range(x_min, x_max, tile[1], num_tiles(1, width, tile)[1])
-  return first, jnp.where((top > reach) | (bottom < -reach), 0, count)
+  return first, xp.where((top > reach) | (bottom < -reach), 0, count)
 
 
-def update(geometry: Geometry, lists: TileLists, skin: Array, *, cutoff: float) -> TileLists:
+def update(geometry: Geometry, lists: TileLists, skin: Array | NDArray, *, cutoff: float) -> TileLists:
   """Fresh lists at the capacity of `lists`, each support grown by `skin` pixels and in proportion to its radius."""
   height, width, tile = lists.height, lists.width, lists.tile
+  xp = _namespace(geometry.means)
   size, (_, columns) = lists.ids.shape[0], num_tiles(height, width, tile)
   tiles = math.prod(num_tiles(height, width, tile))
   (x, y), sigma = geometry.means.T, spread(geometry)
-  skins = jnp.broadcast_to(skin * skin_unit(sigma, cutoff=cutoff), x.shape)
+  skins = xp.broadcast_to(skin * skin_unit(sigma, cutoff=cutoff), x.shape)
   first_row, num_rows = rows_met(y, sigma[2], skins, height, tile, cutoff=cutoff)
   gaussian, rank, used = expand(num_rows, size)
   row = first_row[gaussian] + rank
   mean, of_strip, its_skin = jax.tree.map(lambda leaf: leaf[gaussian], ((x, y), sigma, skins))
   first_column, num_columns = columns_met(mean, of_strip, its_skin, row, width, tile, cutoff=cutoff)
-  num_columns = jnp.where(used, num_columns, 0)
+  num_columns = xp.where(used, num_columns, 0)
   strip, rank, used = expand(num_columns, size)
-  tile_index = jnp.where(used, row[strip] * columns + first_column[strip] + rank, tiles)
+  tile_index = xp.where(used, row[strip] * columns + first_column[strip] + rank, tiles)
   tile_index, ids = sort_pairs(tile_index, gaussian[strip], tiles, geometry.means.shape[0])
-  counts = jnp.zeros(tiles, jnp.int32).at[tile_index].add(1, mode="drop")
-  starts = jnp.pad(jnp.cumsum(counts, dtype=jnp.int32), (1, 0))
-  required = jnp.stack([saturating_sum(num_rows), saturating_sum(num_columns), in_blocks(jnp.max(counts))])
+  counts = tally(tile_index, tiles)
+  ids = ids if len(ids) == size else xp.pad(ids, (0, size - len(ids)))
+  starts = xp.pad(xp.cumsum(counts, dtype=xp.int32), (1, 0))
+  required = xp.stack([saturating_sum(num_rows), saturating_sum(num_columns), in_blocks(xp.max(counts))])
   return TileLists(
     ids,
     starts,
     # Stable: tiles of as many blocks stay row by row, and what neighbours share stays in the cache.
-    jnp.argsort(-in_blocks(counts)).astype(jnp.int32),
+    xp.argsort(-in_blocks(counts), stable=True).astype(xp.int32),
     geometry.means,
     roots(geometry, sigma),
     skins,
@@ -204,29 +228,31 @@ def update(geometry: Geometry, lists: TileLists, skin: Array, *, cutoff: float) 
 
 def in_blocks(counts: Array) -> Array:
   """Of BLOCK Gaussians, how many hold so many; `//` would trace three times as much, for the sake of signs."""
-  return jax.lax.div(counts + (BLOCK - 1), jnp.full_like(counts, BLOCK))
+  return (counts + (BLOCK - 1)) >> (BLOCK.bit_length() - 1)  # BLOCK is a power of two
 
 
 def skin_unit(sigma: Sigma, *, cutoff: float) -> Array:
   """`[N]`: by how much more than the smallest a Gaussian's skin grows, since large ones change by more pixels."""
   xx, _, yy = sigma
-  return 1 + cutoff * jnp.sqrt(xx + yy) / RADIUS_UNIT
+  return 1 + cutoff * _namespace(xx).sqrt(xx + yy) / RADIUS_UNIT
 
 
 def sort_pairs(tile_index: Array, ids: Array, tiles: int, num_gaussians: int) -> tuple[Array, Array]:
   """Both sorted by tile, then id. One 32-bit key takes a sort that is several times faster on CPU."""
+  xp = _namespace(ids)
   bits = max(1, (num_gaussians - 1).bit_length())
   if tiles.bit_length() + bits <= 32:
-    key = jnp.sort((tile_index.astype(jnp.uint32) << bits) | ids.astype(jnp.uint32))
-    return (key >> bits).astype(jnp.int32), (key & ((1 << bits) - 1)).astype(jnp.int32)
-  tile_index, ids = jax.lax.sort((tile_index, ids), num_keys=1, is_stable=True)
-  return tile_index, ids
+    key = xp.sort((tile_index.astype(xp.uint32) << bits) | ids.astype(xp.uint32))
+    return (key >> bits).astype(xp.int32), (key & ((1 << bits) - 1)).astype(xp.int32)
+  order = xp.argsort(tile_index, stable=True)
+  return tile_index[order], ids[order]
 
 
 def saturating_sum(counts: Array) -> Array:
   """The sum of counts that are not negative, or MAX_PAIRS + 1 where it would be more."""
-  too_many = jnp.sum(counts.astype(jnp.float32)) > MAX_PAIRS
-  return jnp.where(too_many, MAX_PAIRS + 1, jnp.sum(counts)).astype(jnp.int32)
+  xp = _namespace(counts)
+  too_many = xp.sum(counts.astype(xp.float32)) > MAX_PAIRS
+  return xp.where(too_many, MAX_PAIRS + 1, xp.sum(counts)).astype(xp.int32)
 
 
 def overflowed(lists: TileLists) -> Array:
@@ -241,25 +267,41 @@ def _exceeds(required: Any, lists: TileLists) -> Any:
   return (strips > size) | (pairs > size) | ((lists.max_blocks > 0) & (blocks > lists.max_blocks))
 
 
+def _on_host(geometry: Geometry) -> Geometry:
+  """In float64 numpy, which no finite float32 overflows. What is no ellipse becomes a circle in the first tile.
+
+  There a bad number is drawn, and so seen; XLA puts it there too, numpy would index with whatever it makes of it.
+  """
+  means, whitening = (np.asarray(leaf, np.float64) for leaf in (geometry.means, geometry.whitening))
+  good = np.isfinite(means).all(1) & np.isfinite(whitening).all(1) & (whitening[:, 0] * whitening[:, 2] > 0)
+  mended: Any = np.where(good[:, None], means, 0.0), np.where(good[:, None], whitening, (1.0, 0.0, 1.0))
+  return geometry._replace(means=mended[0], whitening=mended[1])
+
+
+def _on_device(lists: TileLists, geometry: Geometry) -> TileLists:
+  """Host lists as `update` within jit makes them, of a geometry's own numbers."""
+  of_device = lambda leaf: leaf.astype(np.int32 if leaf.dtype.kind == "i" else geometry.means.dtype)
+  means, lists = geometry.means, jax.device_put(jax.tree.map(of_device, lists))
+  return dataclasses.replace(lists, means=means)
+
+
 def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float | Array = 0.0) -> TileLists:
   """Lists with room for this geometry and a margin, no smaller than `like`. Host: reads values, not for jit.
 
   Raises ValueError where the Gaussians are so many and large that no memory holds their pairs with tiles.
   """
+  placed, width = _on_host(geometry), np.asarray(skin, np.float64)
   while True:
-    lists = _update(geometry, like, jnp.asarray(skin, geometry.means.dtype), cutoff=cutoff)
-    strips, pairs, blocks = required = np.asarray(lists.required).tolist()
+    lists = update(placed, like, width, cutoff=cutoff)
+    strips, pairs, blocks = required = lists.required.tolist()
     if not _exceeds(required, lists):
-      return lists
+      return _on_device(lists, geometry)
     if max(strips, pairs) > MAX_PAIRS:
       raise _too_many(geometry)
     # Lists that outgrew their capacity will go on growing: twice the table's step, so that fewer programs compile.
     size = max(like.ids.shape[0], capacity(int(max(strips, pairs) * GROWTH)))
     max_blocks = like.max_blocks and max(like.max_blocks, -(-capacity(blocks * BLOCK) // BLOCK))
     like = empty(geometry, like.height, like.width, tile=like.tile, size=size, max_blocks=max_blocks)
-
-
-_update = jax.jit(update, static_argnames="cutoff")
 
 
 class Neighbors(NamedTuple):
