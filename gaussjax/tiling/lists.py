@@ -143,12 +143,12 @@ def expand(counts: Array, size: int) -> tuple[Array, Array, Array]:
   On the host, where sizes need not be known before, only the slots that are used.
   """
   xp = _namespace(counts)
-  ends = xp.cumsum(counts)
+  ends, total = xp.cumsum(counts), xp.sum(counts)
   if xp is np:
-    size = min(size, int(ends[-1]))
+    size = min(size, int(total))
   slots = xp.arange(size, dtype=xp.int32)
   item = xp.minimum(xp.cumsum(tally(ends, size)), counts.shape[0] - 1)
-  return item, slots - (ends - counts)[item], slots < ends[-1]
+  return item, slots - (ends - counts)[item], slots < total
 
 
 def rows_met(y: Array, yy: Array, skins: Array, height: int, tile: tuple[int, int], *, cutoff: float):
