@@ -58,6 +58,17 @@ def capacity(count: int) -> int:
   return math.ceil(256 * GROWTH ** math.ceil(math.log(max(count, 256) / 256 * 1.05, GROWTH)))
 
 
+def _on_host(geometry: Geometry) -> Geometry:
+  """In float64 numpy, which no finite float32 overflows. What is no ellipse becomes a circle in the first tile.
+
+  There a bad number is drawn, and so seen; XLA puts it there too, numpy would index with whatever it makes of it.
+  """
+  means, whitening = (np.asarray(leaf, np.float64) for leaf in (geometry.means, geometry.whitening))
+  good = np.isfinite(means).all(1) & np.isfinite(whitening).all(1) & (whitening[:, 0] * whitening[:, 2] > 0)
+  mended: Any = np.where(good[:, None], means, 0.0), np.where(good[:, None], whitening, (1.0, 0.0, 1.0))
+  return geometry._replace(means=mended[0], whitening=mended[1])
+
+
 def expected_pairs(
   geometry: Geometry, height: int, width: int, *, cutoff: float, tile: tuple[int, int] = TILE
 ) -> int:
@@ -68,7 +79,7 @@ def expected_pairs(
   a tile may lie to touch it. Clipped to the picture.
   Raises ValueError as `allocate` does.
   """
-  means, whitening = (np.asarray(leaf, np.float64) for leaf in (geometry.means, geometry.whitening))
+  means, whitening, _ = _on_host(geometry)
   a11, a21, a22 = whitening.T
   reach = cutoff * np.stack([1 / a11, np.hypot(a21 / a11, 1) / a22], 1)
   ends = np.array([width, height], np.float64)
@@ -130,9 +141,9 @@ def tile_range(low: Array, high: Array, size: int, count: int) -> tuple[Array, A
   return first, xp.maximum(last - first + 1, 0)
 
 
-def tally(values: Array, size: int) -> Array:
+def tally(values: Any, size: int) -> Any:
   """`[size]`: how often each of 0 .. size - 1 is among `values`; those beyond do not count."""
-  if isinstance(values, np.ndarray):
+  if _namespace(values) is np:
     return np.bincount(np.minimum(values, size), minlength=size + 1)[:size]
   return jnp.zeros(size, jnp.int32).at[values].add(1, mode="drop")
 
@@ -267,35 +278,18 @@ def _exceeds(required: Any, lists: TileLists) -> Any:
   return (strips > size) | (pairs > size) | ((lists.max_blocks > 0) & (blocks > lists.max_blocks))
 
 
-def _on_host(geometry: Geometry) -> Geometry:
-  """In float64 numpy, which no finite float32 overflows. What is no ellipse becomes a circle in the first tile.
-
-  There a bad number is drawn, and so seen; XLA puts it there too, numpy would index with whatever it makes of it.
-  """
-  means, whitening = (np.asarray(leaf, np.float64) for leaf in (geometry.means, geometry.whitening))
-  good = np.isfinite(means).all(1) & np.isfinite(whitening).all(1) & (whitening[:, 0] * whitening[:, 2] > 0)
-  mended: Any = np.where(good[:, None], means, 0.0), np.where(good[:, None], whitening, (1.0, 0.0, 1.0))
-  return geometry._replace(means=mended[0], whitening=mended[1])
-
-
-def _on_device(lists: TileLists, geometry: Geometry) -> TileLists:
-  """Host lists as `update` within jit makes them, of a geometry's own numbers."""
-  of_device = lambda leaf: leaf.astype(np.int32 if leaf.dtype.kind == "i" else geometry.means.dtype)
-  means, lists = geometry.means, jax.device_put(jax.tree.map(of_device, lists))
-  return dataclasses.replace(lists, means=means)
-
-
 def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float | Array = 0.0) -> TileLists:
   """Lists with room for this geometry and a margin, no smaller than `like`. Host: reads values, not for jit.
 
   Raises ValueError where the Gaussians are so many and large that no memory holds their pairs with tiles.
   """
-  placed, width = _on_host(geometry), np.asarray(skin, np.float64)
+  placed, host_skin = _on_host(geometry), np.asarray(skin, np.float64)
   while True:
-    lists = update(placed, like, width, cutoff=cutoff)
+    lists = update(placed, like, host_skin, cutoff=cutoff)
     strips, pairs, blocks = required = lists.required.tolist()
     if not _exceeds(required, lists):
-      return _on_device(lists, geometry)
+      as_in_jit = lambda leaf: leaf.astype(np.int32 if leaf.dtype.kind == "i" else geometry.means.dtype)
+      return jax.device_put(jax.tree.map(as_in_jit, lists))
     if max(strips, pairs) > MAX_PAIRS:
       raise _too_many(geometry)
     # Lists that outgrew their capacity will go on growing: twice the table's step, so that fewer programs compile.
@@ -343,9 +337,8 @@ def empty(
   """Lists of nothing, for `allocate` to begin with."""
   num_gaussians, dtype = geometry.means.shape[0], geometry.means.dtype
   tiles = math.prod(num_tiles(height, width, tile))
-  # By way of numpy, which has no program to compile for each size.
-  zeros = lambda *shape: jax.device_put(np.zeros(shape, dtype))
-  integers = lambda n: jax.device_put(np.zeros(n, np.int32))
+  zeros: Any = lambda *shape: np.zeros(shape, dtype)
+  integers: Any = lambda n: np.zeros(n, np.int32)
   return TileLists(
     ids=integers(size or capacity(2 * num_gaussians)),
     starts=integers(tiles + 1),
