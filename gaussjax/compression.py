@@ -291,7 +291,7 @@ def describe(effort: int) -> str:
     SETTLED,
     rate.LAMBDA,
     rate.BLUNT,
-    tuple(rate.TYPICAL),
+    rate.TYPICAL,
     rounding.STAGES,
     rounding.STAGE_RATE,
     rounding.EXCESS,
