@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -116,8 +117,8 @@ def _positive(text: str) -> int:
 
 def _crop(text: str) -> tuple[float, ...]:
   numbers = tuple(float(part) for part in text.split(","))
-  if len(numbers) != 4:
-    raise argparse.ArgumentTypeError(f"got {len(numbers)} numbers, expected LEFT,TOP,RIGHT,BOTTOM")
+  if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+    raise argparse.ArgumentTypeError(f"got {text}, expected four finite numbers: LEFT,TOP,RIGHT,BOTTOM")
   return numbers
 
 
@@ -251,21 +252,21 @@ def _decode(arguments: argparse.Namespace) -> None:
   gaussjax = _start()
   contents = gaussjax.container.read(_input(arguments.input), partial=arguments.partial)
   gaussians = gaussjax.compression.gaussians_of(contents)
-  canvas = gaussians.canvas
-  width, height, crop = arguments.width, arguments.height, arguments.crop
+  canvas, width, height = gaussians.canvas, arguments.width, arguments.height
+  view = left, top, right, bottom = arguments.crop or (0, 0, canvas.width, canvas.height)
   if arguments.zoom is not None:
     if width or height or not 0 < arguments.zoom <= 1000:
       raise ValueError(
         f"got --zoom={arguments.zoom}, expected a number above 0, at most 1000, and no size beside it"
       )
-    left, top, right, bottom = crop or (0, 0, canvas.width, canvas.height)
     width = max(1, round((right - left) * arguments.zoom))
     height = max(1, round((bottom - top) * arguments.zoom))
-  if (width or 1) * (height or 1) > gaussjax.container.LIMITS.pixels:
+  height, width = gaussjax.drawing.output_size(view, height, width)
+  if height * width > gaussjax.container.LIMITS.pixels:
     raise ValueError(
       f"got a size of {height} x {width}, expected at most {gaussjax.container.LIMITS.pixels} pixels"
     )
-  picture = gaussjax.render(gaussians, height, width, viewport=crop)
+  picture = gaussjax.render(gaussians, height, width, viewport=view)
   _output(arguments.output, gaussjax.image_io.encode_png(picture, metadata=contents.metadata))
   if arguments.verbose or arguments.json:
     figures = {"height": picture.shape[0], "width": picture.shape[1], "gaussians": len(gaussians.means)}
@@ -354,7 +355,7 @@ def _batch(arguments: argparse.Namespace) -> None:
     gaussjax.startup.release_programs()
     try:
       data, figures = _encode_one(gaussjax, str(source), arguments)
-    except ValueError as error:
+    except (ValueError, gaussjax.FitError) as error:
       failed += 1
       print(f"{source}: {' '.join(str(error).split())}", file=sys.stderr)
       continue

@@ -18,6 +18,7 @@ from gaussjax import (
   geometry,
   image_io,
   metrics,
+  optimizers,
   quantization,
   rate,
   recipes,
@@ -44,7 +45,7 @@ DEFAULT_EFFORT = 4
 DEFAULT_QUALITY = 50.0
 
 BITS = 36.0  # a Gaussian's, about
-SETTLED = 1.005  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
+SETTLED = 1.002  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
 FRAME = 70  # bytes of a file that are not a Gaussian's, about
 # How the squared error falls with N, measured: by this power of it.
 FALL = 0.92
@@ -169,7 +170,7 @@ def _to_size(work: _Work, size: int) -> bytes:
   balanced = rounding.balanced_steps(fitted, work.target)
   least = rounding.finest(*work.image.shape[:2])
   most = size * SETTLED
-  low, high = -24, 56  # in eighths of an octave: far finer, far coarser
+  low, high = -96, 224  # steps made coarser, one after another: three octaves finer to seven coarser
   while high - low > 1:
     middle = (low + high) // 2
     fits = len(_file(work, fitted, rounding.coarser(balanced, middle, least))) <= most
@@ -294,6 +295,7 @@ def describe(effort: int) -> str:
     rate.TYPICAL,
     rounding.STAGES,
     rounding.STAGE_RATE,
+    optimizers.MOST_TURN,
     rounding.EXCESS,
   )
   return ", ".join(map(str, parts))

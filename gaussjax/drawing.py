@@ -90,17 +90,8 @@ def render(
   Within jit, vmap or grad, where values cannot be read, the dense renderer draws.
   """
   canvas = geometry.canvas_of(gaussians)
-  left, top, right, bottom = view = (0, 0, canvas.width, canvas.height) if viewport is None else viewport
-  if not all(map(math.isfinite, view)) or right <= left or bottom <= top:
-    raise ValueError(
-      f"got the viewport {view}, expected finite (left, top, right, bottom), left < right, top < bottom"
-    )
-  if height is None:
-    height = max(1, round((bottom - top) * (1 if width is None else width / (right - left))))
-  if width is None:
-    width = max(1, round((right - left) * height / (bottom - top)))
-  if height < 1 or width < 1:
-    raise ValueError(f"got a size of {height} x {width}, expected at least one pixel each way")
+  view = (0, 0, canvas.width, canvas.height) if viewport is None else viewport
+  height, width = output_size(view, height, width)
   if background is not None:
     colour = jnp.broadcast_to(jnp.asarray(background, gaussians.colors.dtype), gaussians.colors.shape[1:])
     gaussians = gaussians._replace(canvas=dataclasses.replace(canvas, background=colour))
@@ -112,6 +103,24 @@ def render(
   if not traced and not _is_small(gaussians, height, width):
     lists = _allocate(placed, canvas, height, width, None, 1.0)
   return _render(gaussians, placed, lists, height=height, width=width)
+
+
+def output_size(
+  viewport: tuple[float, float, float, float], height: int | None, width: int | None
+) -> tuple[int, int]:
+  """(height, width) of a render of the part (left, top, right, bottom), of which neither, one or both are given."""
+  left, top, right, bottom = viewport
+  if not all(map(math.isfinite, viewport)) or right <= left or bottom <= top:
+    raise ValueError(
+      f"got the viewport {viewport}, expected finite (left, top, right, bottom), left < right, top < bottom"
+    )
+  if height is None:
+    height = max(1, round((bottom - top) * (1 if width is None else width / (right - left))))
+  if width is None:
+    width = max(1, round((right - left) * height / (bottom - top)))
+  if height < 1 or width < 1:
+    raise ValueError(f"got a size of {height} x {width}, expected at least one pixel each way")
+  return height, width
 
 
 def coverage(gaussians: Gaussians) -> Array:

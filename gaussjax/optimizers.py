@@ -62,9 +62,36 @@ def labels(gaussians: Gaussians) -> Any:
   return tree("means", shape, "colors", log_weights, None if gaussians.canvas is None else "frozen")
 
 
-def adam(rates: Rates, schedule: Schedule, *, b2: float = 0.99) -> optax.GradientTransformationExtraArgs:
-  """Adam with a rate for each field. eps is far below any gradient of a mean over an image's pixels."""
-  return by_field(lambda rate: optax.adam(rate, b2=b2, eps=1e-15), rates, schedule)
+def adam(
+  rates: Rates, schedule: Schedule, *, b2: float = 0.99, most_turn: float | None = None
+) -> optax.GradientTransformationExtraArgs:
+  """Adam with a rate for each field, with `most_turn` by `slow_turns`.
+
+  eps is far below any gradient of a mean over an image's pixels.
+  """
+  descent = by_field(lambda rate: optax.adam(rate, b2=b2, eps=1e-15), rates, schedule)
+  return descent if most_turn is None else optax.chain(descent, slow_turns(most_turn))
+
+
+MOST_TURN = 3.0  # the aspect ratio, about, from which turns are slowed (measured, BUILD_NOTES.md)
+
+
+def slow_turns(most: float) -> optax.GradientTransformationExtraArgs:
+  """Shortens the steps of the angles of long Gaussians, whose ends they carry far; other shapes have no angles.
+
+  A turn by t changes an ellipse of the aspect ratio a, in the Fisher metric of Gaussians, by t (a - 1/a): steps are
+  shortened to what they do where that factor is `most`.
+  """
+
+  def update(updates, state, params=None, **extra):
+    del extra
+    if not isinstance(params.shape, Euler):
+      return updates, state
+    log_aspect = jnp.abs(params.shape.log_scales[:, 0] - params.shape.log_scales[:, 1])
+    factor = most / jnp.maximum(2 * jnp.sinh(log_aspect), most)
+    return updates._replace(shape=updates.shape._replace(thetas=updates.shape.thetas * factor)), state
+
+  return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def adan(rates: Rates, schedule: Schedule) -> optax.GradientTransformationExtraArgs:

@@ -44,10 +44,15 @@ def finest(height: int, width: int) -> Steps:
   return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
 
 
-def coarser(steps: Steps, eighths: int, least: Steps) -> Steps:
-  """All steps longer by so many eighths of an octave, none below `least` nor above what a byte holds."""
-  longer = [min(255, max(code + eighths, low)) for code, low in zip(steps, least, strict=True)]
-  return Steps(*longer)._replace(turn=min(least.turn, max(0, steps.turn - eighths)))
+def coarser(steps: Steps, times: int, least: Steps) -> Steps:
+  """One step after another longer by an eighth of an octave, so many times in all (shorter: less than 0 times).
+
+  None goes below `least` nor above what a byte holds.
+  """
+  eighths = [(times + first) // len(steps) for first in range(len(steps))]
+  longer = [min(255, max(code + n, low)) for code, n, low in zip(steps, eighths, least, strict=True)]
+  fewer = steps.turn - eighths[steps._fields.index("turn")]  # bins of a turn
+  return Steps(*longer)._replace(turn=min(least.turn, max(0, fewer)))
 
 
 # Where each step's search ends, and how many numbers of a Gaussian it rounds.
@@ -177,5 +182,7 @@ def _stage_fitter(height: int, width: int) -> fitting.Fitter:
     return rate.lagrangian(loss, params, grid)
 
   rates = recipes.rates(recipes.of("balanced")._replace(learning_rate=STAGE_RATE), height, width)
-  optimizer = optimizers.adam(rates, functools.partial(optimizers.cosine, final=0.1))
+  schedule = functools.partial(optimizers.cosine, final=0.1)
+  # A stage begins with full steps: they must not throw a line off its place for good.
+  optimizer = optimizers.adam(rates, schedule, most_turn=optimizers.MOST_TURN)
   return fitting.fitter(loss_fn, optimizer, lists=recipes.LISTS)

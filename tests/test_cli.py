@@ -98,6 +98,7 @@ def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys):
     (1, "signature", ("decode", text, new)),
     (1, "cut off", ("decode", cut, new)),
     (2, "--zoom", ("render", good, new, "--zoom=-1")),
+    (2, "pixels", ("render", good, new, "--width=1000000")),
     (2, "viewport", ("render", good, new, "--crop=9,9,2,2")),
     (2, "equal sizes", ("compare", PHOTOGRAPH, good)),
     (2, "could not be encoded", ("batch", text, "--out_dir", tmp_path / "more", "-e0")),

@@ -1,6 +1,7 @@
 """The range coder, the container and the grids: round trips, an independent reader, golden bytes, damage."""
 
 import hashlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from scenes import scene
 
 import gaussjax
 from experiments import fuzz_format
-from gaussjax import codec, compression, container, entropy, quantization
+from gaussjax import codec, compression, container, entropy, quantization, rounding
 from gaussjax.quantization import Codes, Steps
 
 STEPS = Steps(120, 100, 170, 110)
@@ -113,6 +114,19 @@ def test_snapping_restores_and_is_idempotent(seed):
   inside = jnp.all((gaussians.means > -3) & (gaussians.means < jnp.array([83, 63])), 1)
   np.testing.assert_allclose(fine.means[inside], gaussians.means[inside], atol=0.1)
   np.testing.assert_allclose(fine.colors, gaussians.colors, atol=0.01)
+
+
+def test_steps_grow_one_after_another():
+  steps, least = Steps(120, 100, 180, 110), Steps(80, 64, 208, 48)
+  grown = [rounding.coarser(steps, times, least) for times in range(-8, 9)]
+  assert grown[8] == steps and grown[0] == Steps(118, 98, 182, 108) and grown[16] == Steps(122, 102, 178, 112)
+  assert all(np.abs(np.subtract(one, other)).sum() == 1 for one, other in itertools.pairwise(grown))
+  assert rounding.coarser(steps, -1000, least) == least and rounding.coarser(steps, 1000, least) == (
+    255,
+    255,
+    0,
+    255,
+  )
 
 
 def test_cut_off_files_are_refused_or_drawn_in_part():

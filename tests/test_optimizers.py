@@ -49,6 +49,30 @@ def test_a_scale_beyond_the_picture_is_projected_back_and_no_other(parameterize)
   np.testing.assert_allclose(np.delete(after, 3, 0), np.delete(before, 3, 0), rtol=1e-6)
 
 
+def test_turns_move_a_long_gaussian_no_more_than_a_round_one():
+  gaussians = scene(40, log_scale=(1.0, 2.0))
+  turned = lambda by: gaussians._replace(shape=gaussians.shape._replace(thetas=gaussians.shape.thetas + by))
+  full = turned(1.0)._replace(canvas=None)  # a step of 1 in each number
+  slow, _ = optimizers.slow_turns(2.0).update(full, None, gaussians)
+  np.testing.assert_array_equal(slow.means, full.means)
+  np.testing.assert_array_equal(slow.shape.log_scales, full.shape.log_scales)
+  # Fisher's distance of a small turn, from the covariances: the root of half the trace of (Sigma^-1 dSigma)^2.
+  covariances = lambda by: _covariances(turned(by).shape)
+  relative = np.linalg.solve(covariances(0.0), (covariances(1e-4) - covariances(-1e-4)) / 2e-4)
+  distance = np.sqrt(np.trace(relative @ relative, axis1=1, axis2=2) / 2)
+  factor = np.asarray(slow.shape.thetas / full.shape.thetas)
+  np.testing.assert_allclose(factor, np.minimum(1, 2 / distance), rtol=2e-3)
+  assert 0.2 < np.mean(factor == 1) < 0.8
+  lower = full._replace(shape=geometry.to_cholesky(full.shape))
+  assert optimizers.slow_turns(2.0).update(lower, None, gaussians._replace(shape=lower.shape))[0] is lower
+
+
+def _covariances(euler):
+  cos, sin = np.cos(np.float64(euler.thetas)), np.sin(np.float64(euler.thetas))
+  turn = np.stack([cos, -sin, sin, cos], 1).reshape(-1, 2, 2)
+  return np.einsum("nij,nj,nkj->nik", turn, np.exp(2 * np.float64(euler.log_scales)), turn)
+
+
 def test_adan_is_the_papers():
   gradients = np.random.default_rng(3).normal(size=(6, 4))
   optimizer = optimizers.scale_by_adan(0.9, 0.7, 0.8)
