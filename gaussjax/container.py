@@ -14,7 +14,7 @@ from gaussjax import codec, entropy, quantization
 from gaussjax.quantization import Codes, Steps
 
 SIGNATURE = b"\x8bGJX"
-VERSION = 1
+VERSION = 2  # files of version 1, before any release, had other angles
 ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
 HEADER, LAYER = ord("H"), ord("L")
 METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
@@ -178,9 +178,13 @@ def _header(body: bytes, limits: Limits) -> Header:
   fixed = struct.calcsize(HEADER_FORMAT)
   if len(body) < fixed:
     raise FormatError("damaged: the header is too short")
-  _, least, height, width, channels, layers, blend, cutoff, floor, *steps = struct.unpack_from(HEADER_FORMAT, body)
+  version, least, height, width, channels, layers, blend, cutoff, floor, *steps = struct.unpack_from(
+    HEADER_FORMAT, body
+  )
   if least > VERSION:
     raise FormatError(f"got a file for readers of version {least} and later, expected {VERSION}")
+  if version < VERSION:
+    raise FormatError(f"got a file of version {version}, which is no longer read; encode it anew")
   in_range: list[tuple[str, int, int, int]] = [
     ("height", height, 1, limits.pixels),
     ("width", width, 1, limits.pixels),

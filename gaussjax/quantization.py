@@ -25,6 +25,8 @@ PARTS = 4**SPLIT
 MARGIN = 1 / 16  # of the width and height: how far outside the picture a mean may be
 
 MAX_BINS = 1 << 12
+EIGHTHS = round(2**16 * 8 / math.log(2))  # of an octave, in a unit of a logarithm, in 1 / 2^16
+MAX_EIGHTHS = 8 * 12  # longer Gaussians have no more angles than one of this aspect ratio
 LEAST_LOG_SCALE = -1.5  # 0.22 pixels: under the floor of 0.3, so smaller ones look the same
 MAX_LOG_SCALE = 12.0  # 160,000 pixels; also what a reader accepts
 
@@ -39,17 +41,18 @@ class Steps(NamedTuple):
 
   position: int  # pixels: the side of the square that is as large as a position's cell
   log_scale: int
-  turn: int  # bins of half a turn for each unit of the logarithm of the aspect ratio
+  turn: int  # bins of half a turn for each unit of a - 1 / a, a the aspect ratio
   color: int  # at a geometric mean scale of 1 pixel
 
 
 class Grid(NamedTuple):
-  """What steps amount to: sizes, and factors in 1 / 2^16 that decide how many codes there are."""
+  """What steps amount to: sizes, and integers that decide how many codes there are (factors in 1 / 2^16)."""
 
   position: float  # pixels
   log_scale: float
   color: float
-  bins: int  # of an angle, for each unit of `ratio`
+  eighths: int  # of an octave in the aspect ratio, for each unit of `ratio`
+  bins: Any  # [MAX_EIGHTHS + 1] int32, of half a turn, by eighths of an octave in the aspect ratio
   level: int  # of a colour, for each unit of twice the mean log-scale
 
 
@@ -76,7 +79,12 @@ def step(code: int) -> float:
 
 def fixed(code: int) -> int:
   """A step in 1 / 2^16, rounded down."""
-  whole, eighth = divmod(code - STEP_ZERO, 8)
+  return power(code - STEP_ZERO)
+
+
+def power(eighths: int) -> int:
+  """2^(eighths / 8) in 1 / 2^16, rounded down."""
+  whole, eighth = divmod(eighths, 8)
   return FRACTIONS[eighth] << whole if whole >= 0 else FRACTIONS[eighth] >> -whole
 
 
@@ -92,12 +100,16 @@ def grid(steps: Steps) -> Grid:
   """What a file's steps amount to."""
   position, log_scale, _, color = map(step, steps)
   scale = fixed(steps.log_scale)
-  return Grid(position, log_scale, color, fixed(steps.turn) * scale >> 16, COLOR_EXPONENT * scale >> 16)
+  # A turn by t moves an ellipse by t (a - 1 / a) in the Fisher metric: no angle is rounded more than another.
+  unrounded = [power(n) - power(-n) for n in range(MAX_EIGHTHS + 1)]
+  counts = [(fixed(steps.turn) * size + (1 << 31)) >> 32 for size in unrounded]
+  turns = np.clip(np.array(counts), 1, MAX_BINS).astype(np.int32)
+  return Grid(position, log_scale, color, EIGHTHS * scale >> 16, turns, COLOR_EXPONENT * scale >> 16)
 
 
 def bins(ratio, grid: Grid):
   """How many angles a Gaussian of this `ratio` may have."""
-  return _clip(ratio * grid.bins + (1 << 15) >> 16, 1, MAX_BINS)
+  return grid.bins[_clip(ratio * grid.eighths + (1 << 15) >> 16, 0, MAX_EIGHTHS)]
 
 
 def level(minor, ratio, grid: Grid):

@@ -15,13 +15,14 @@ from gaussjax.quantization import Grid, Steps
 from gaussjax.types import Array, Gaussians
 
 # Of a photograph's file at a fifth of a bit a pixel. A fit's rate hardly depends on them.
-TYPICAL = quantization.grid(Steps(position=118, log_scale=102, turn=172, color=104))
+TYPICAL = Steps(position=118, log_scale=102, turn=162, color=104)
+_TYPICAL_GRID = quantization.grid(TYPICAL)
 
 LAMBDA = 0.02  # share of the squared error that a bit for each Gaussian is worth
 BLUNT = 0.1  # of a squared step: differences below a third of a step are not worth making smaller
 
 
-def lagrangian(distortion: Array, gaussians: Gaussians, grid: Grid = TYPICAL) -> Array:
+def lagrangian(distortion: Array, gaussians: Gaussians, grid: Grid = _TYPICAL_GRID) -> Array:
   """D + lambda R of a set whose squared error is `distortion` []; lambda is LAMBDA of that, a Gaussian."""
   bits = estimate(gaussians, grid)
   return distortion + LAMBDA * jax.lax.stop_gradient(distortion) * bits / len(gaussians.means)

@@ -111,13 +111,13 @@ def decode(data):
 
 def read_header(body):
   number = lambda at, size: int.from_bytes(body[at : at + size], "big")
-  assert body[1] <= 1
+  assert body[1] <= 2 <= body[0]
   names = ("height", 2, 4), ("width", 6, 4), ("channels", 10, 1), ("layers", 11, 1), ("blend", 12, 1)
   header = {name: number(at, size) for name, at, size in (*names, ("cutoff", 13, 2), ("floor", 15, 2))}
   header["steps"] = list(body[17:21])
   header["background"] = [(number(21 + 2 * c, 2) + 32768) % 65536 - 32768 for c in range(header["channels"])]
   _, scale, turn, _ = header["steps"]
-  header["B"] = fixed(turn) * fixed(scale) >> 16
+  header["T"], header["E"] = fixed(turn), 756388 * fixed(scale) >> 16
   header["L"] = 141823 * fixed(scale) >> 16
   return header
 
@@ -153,7 +153,7 @@ def read_layer(body, header, models, layers):
     w, r = divmod(level, 4)
     g["level"], g["unit"], g["codes"] = level, F[2 * r] * 1024 >> 16 - w, []
   for g in layer:
-    read_turn(s, g, header["B"])
+    read_turn(s, g, header["T"], header["E"])
   for g in layer:
     g["y"] = 0
   for k, predictor in enumerate(channels):
@@ -185,8 +185,9 @@ def predict(predictor, near, field):
   return center + (share * (m - center) >> 5), sum(w * abs(one[field] - m) for one, w in near) // t
 
 
-def read_turn(s, g, factor):
-  c = g["bins"] = min(max(g["ratio"] * factor + 32768 >> 16, 1), 4096)
+def read_turn(s, g, turn, eighths):
+  q = min(g["ratio"] * eighths + 32768 >> 16, 96)
+  c = g["bins"] = min(max(turn * (fixed(128 + q) - fixed(128 - q)) + 2**31 >> 32, 1), 4096)
   g["turn"] = 0
   if c > 1:
     a = g["near"][0][0]["angle"] if g["near"] and g["near"][0][1] else 0

@@ -93,7 +93,19 @@ def test_files_come_back_and_an_independent_reader_agrees(channels, layers):
 def test_the_bytes_are_golden():
   """A change of this digest is a change of the format: files that people have would no longer be read."""
   data = fuzz_format.small_file()
-  assert hashlib.sha256(data).hexdigest() == "460462fbfa6c0a7e91c2f9108e81acf3a087183f0c8f9bb027643ac3fe3d73db"
+  assert hashlib.sha256(data).hexdigest() == "020ec7360a6e11a0030e210a6195fb073b77000bd6032fc33ab3c625a4c310f3"
+
+
+def test_files_of_another_version_are_refused():
+  found, _ = container.chunks(data := fuzz_format.small_file())
+  _, header, size = found[0]
+  rest = data[len(container.SIGNATURE) + size :]
+  for version, least, words in ((1, 1, "version 1,"), (3, 3, "version 3 and later")):
+    changed = container.chunk(container.HEADER, bytes([version, least]) + header[2:])
+    with pytest.raises(gaussjax.FormatError, match=words):
+      gaussjax.decode(container.SIGNATURE + changed + rest)
+  newer = container.chunk(container.HEADER, bytes([3]) + header[1:])
+  assert len(gaussjax.decode(container.SIGNATURE + newer + rest)[0].means) > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
