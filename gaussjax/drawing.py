@@ -108,7 +108,11 @@ def render(
 def output_size(
   viewport: tuple[float, float, float, float], height: int | None, width: int | None
 ) -> tuple[int, int]:
-  """(height, width) of a render of the part (left, top, right, bottom), of which neither, one or both are given."""
+  """(height, width) of a render, of which neither, one or both are given; the rest follows from the viewport.
+
+  `viewport` is (left, top, right, bottom) in fitted pixels. Raises ValueError if it is empty or not finite, or if a
+  given size is below one pixel.
+  """
   left, top, right, bottom = viewport
   if not all(map(math.isfinite, viewport)) or right <= left or bottom <= top:
     raise ValueError(
