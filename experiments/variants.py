@@ -7,7 +7,7 @@ PRESETS = ("fast", "balanced", "best")
 LEVERS = (
   *("random", "gradient_sampled", "structure_tensor", "superpixels", "start_solve", "final_solve"),
   *("fixed", "random_fixed", "random_fast", "split", "merge", "prune"),
-  *("constant", "adan", "lbfgs", "perceptual", "cholesky", "log_cholesky", "v1"),
+  *("constant", "full_turns", "adan", "lbfgs", "perceptual", "cholesky", "log_cholesky", "v1"),
 )
 NAMES = PRESETS + LEVERS
 
@@ -18,7 +18,7 @@ def recipe(name: str) -> Any:
   random, gradient_sampled, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours
   there, at the end; fixed: no density control; random_fixed: a random start without it; random_fast:
   the fast preset from a random start; split, merge: those policies before relocation; prune: half as many Gaussians
-  again at first, pruned to N; constant: constant rates;
+  again at first, pruned to N; constant: constant rates; full_turns: long Gaussians turn as fast as round ones;
   adan, lbfgs (without density control): the optimiser; perceptual: the loss; cholesky, log_cholesky: the shape;
   v1: the first version's recipe.
   """
@@ -44,7 +44,8 @@ def recipe(name: str) -> Any:
     "split": lambda r: r._replace(policy=before_relocation(density.split)),
     "merge": lambda r: r._replace(policy=before_relocation(density.merge)),
     "prune": lambda r: r._replace(policy=density.prune, provision=1.5),
-    "adan": lambda r: r._replace(optimizer=optimizers.adan),
+    "full_turns": lambda r: r._replace(optimizer=optimizers.adam),
+    "adan": lambda r: r._replace(optimizer=functools.partial(optimizers.adan, most_turn=optimizers.MOST_TURN)),
     "lbfgs": lambda r: r._replace(optimizer=optimizers.lbfgs, policy=None),
     "constant": lambda r: r._replace(schedule=optimizers.constant),
     "cholesky": lambda r: r._replace(parameterize=geometry.to_cholesky),

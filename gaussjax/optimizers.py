@@ -69,8 +69,7 @@ def adam(
 
   eps is far below any gradient of a mean over an image's pixels.
   """
-  descent = by_field(lambda rate: optax.adam(rate, b2=b2, eps=1e-15), rates, schedule)
-  return descent if most_turn is None else optax.chain(descent, slow_turns(most_turn))
+  return by_field(lambda rate: optax.adam(rate, b2=b2, eps=1e-15), rates, schedule, most_turn)
 
 
 MOST_TURN = 3.0  # the aspect ratio, about, from which turns are slowed (measured, BUILD_NOTES.md)
@@ -94,9 +93,11 @@ def slow_turns(most: float) -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def adan(rates: Rates, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
-  """Adan with a rate for each field (Xie et al., "Adan: adaptive Nesterov momentum algorithm", 2022)."""
-  return by_field(lambda rate: optax.chain(scale_by_adan(), optax.scale(-rate)), rates, schedule)
+def adan(
+  rates: Rates, schedule: Schedule, *, most_turn: float | None = None
+) -> optax.GradientTransformationExtraArgs:
+  """Adan with a rate for each field (Xie et al., "Adan: adaptive Nesterov momentum algorithm", 2022), else as `adam`."""
+  return by_field(lambda rate: optax.chain(scale_by_adan(), optax.scale(-rate)), rates, schedule, most_turn)
 
 
 class AdanState(NamedTuple):
@@ -145,13 +146,17 @@ def scale_by_adan(b1: float = 0.9, b2: float = 0.95, b3: float = 0.99) -> optax.
 
 
 def by_field(
-  optimizer: Callable[[float], optax.GradientTransformation], rates: Rates, schedule: Schedule
+  optimizer: Callable[[float], optax.GradientTransformation],
+  rates: Rates,
+  schedule: Schedule,
+  most_turn: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  """`optimizer(rate)` for each field, all slowed by the schedule."""
+  """`optimizer(rate)` for each field, all slowed by the schedule, with `most_turn` turns by `slow_turns`."""
   fields = {name: optimizer(rate) for name, rate in rates._asdict().items()}
-  return optax.chain(
+  descent = optax.chain(
     optax.partition({**fields, "frozen": optax.set_to_zero()}, labels), scale_by_schedule(schedule)
   )
+  return descent if most_turn is None else optax.chain(descent, slow_turns(most_turn))
 
 
 def lbfgs(
