@@ -67,6 +67,22 @@ def test_turns_move_a_long_gaussian_no_more_than_a_round_one():
   assert optimizers.slow_turns(2.0).update(lower, None, gaussians._replace(shape=lower.shape))[0] is lower
 
 
+@pytest.mark.parametrize("optimizer", [optimizers.adam, optimizers.adan])
+def test_slow_turns_follow_the_optimiser(optimizer):
+  gaussians = scene(40, log_scale=(1.0, 2.0))
+  rates = recipes.rates(recipes.Recipe(), 24, 31)
+
+  def turns(**most):
+    made = optimizer(rates, optimizers.constant, **most)
+    steps, _ = made.update(gaussians, made.init(gaussians), gaussians, progress=jnp.float32(0))
+    return np.asarray(steps.shape.thetas)
+
+  given = gaussians._replace(shape=gaussians.shape._replace(thetas=turns()))
+  slowed, _ = optimizers.slow_turns(2.0).update(given, None, gaussians)
+  np.testing.assert_allclose(turns(most_turn=2.0), slowed.shape.thetas, rtol=1e-6)
+  assert np.any(turns(most_turn=2.0) != turns())
+
+
 def _covariances(euler):
   cos, sin = np.cos(np.float64(euler.thetas)), np.sin(np.float64(euler.thetas))
   turn = np.stack([cos, -sin, sin, cos], 1).reshape(-1, 2, 2)
