@@ -6,7 +6,7 @@ from typing import Any
 PRESETS = ("fast", "balanced", "best")
 LEVERS = (
   *("random", "gradient_sampled", "structure_tensor", "superpixels", "start_solve", "final_solve"),
-  *("fixed", "random_fixed", "random_fast", "split", "merge", "prune"),
+  *("fixed", "random_fixed", "split", "merge", "prune", "unweighted"),
   *("constant", "full_turns", "adan", "lbfgs", "perceptual", "cholesky", "log_cholesky", "v1"),
 )
 NAMES = PRESETS + LEVERS
@@ -16,11 +16,10 @@ def recipe(name: str) -> Any:
   """The gaussjax.Recipe of a name. A lever's is the balanced preset but for that lever.
 
   random, gradient_sampled, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours
-  there, at the end; fixed: no density control; random_fixed: a random start without it; random_fast:
-  the fast preset from a random start; split, merge: those policies before relocation; prune: half as many Gaussians
-  again at first, pruned to N; constant: constant rates; full_turns: long Gaussians turn as fast as round ones;
-  adan, lbfgs (without density control): the optimiser; perceptual: the loss; cholesky, log_cholesky: the shape;
-  v1: the first version's recipe.
+  there, at the end; fixed: no density control; random_fixed: a random start without it; split, merge: those
+  policies before relocation; prune: half as many Gaussians again at first, pruned to N; unweighted: no log-weights;
+  constant: constant rates; full_turns: long Gaussians turn as fast as round ones; adan, lbfgs (without density
+  control): the optimiser; perceptual: the loss; cholesky, log_cholesky: the shape; v1: the first version's recipe.
   """
   import functools
 
@@ -39,12 +38,12 @@ def recipe(name: str) -> Any:
     "perceptual": lambda r: r._replace(loss=losses.perceptual),
     "gradient_sampled": lambda r: r._replace(initialize=initializers.gradient_sampled),
     "random_fixed": lambda r: r._replace(initialize=initializers.random, policy=None),
-    "random_fast": lambda r: recipes.PRESETS["fast"]._replace(initialize=initializers.random),
     "fixed": lambda r: r._replace(policy=None),
     "split": lambda r: r._replace(policy=before_relocation(density.split)),
     "merge": lambda r: r._replace(policy=before_relocation(density.merge)),
     "prune": lambda r: r._replace(policy=density.prune, provision=1.5),
-    "full_turns": lambda r: r._replace(optimizer=optimizers.adam),
+    "unweighted": lambda r: r._replace(weighted=False),
+    "full_turns": lambda r: r._replace(optimizer=functools.partial(r.optimizer, most_turn=None)),
     "adan": lambda r: r._replace(optimizer=functools.partial(optimizers.adan, most_turn=optimizers.MOST_TURN)),
     "lbfgs": lambda r: r._replace(optimizer=optimizers.lbfgs, policy=None),
     "constant": lambda r: r._replace(schedule=optimizers.constant),

@@ -44,6 +44,13 @@ EFFORTS = (
 DEFAULT_EFFORT = 4
 DEFAULT_QUALITY = 50.0
 
+# No log-weights, which the format does not have. Many Gaussians of a short fit are new, so moments soon forget.
+RECIPE = recipes.Recipe(
+  recipes.multi_scale,
+  objective=rate.lagrangian,
+  optimizer=functools.partial(optimizers.adam, b2=0.95, most_turn=optimizers.MOST_TURN),
+  steps=EFFORTS[DEFAULT_EFFORT][0],
+)
 BITS = 36.0  # a Gaussian's, about
 SETTLED = 1.002  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
 FRAME = 70  # bytes of a file that are not a Gaussian's, about
@@ -265,7 +272,7 @@ def _packed(work: _Work, num_gaussians: int) -> _Packed:
 def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
   """The float fit, Euler shapes, on a canvas as a file can hold it."""
   total = EFFORTS[work.effort][0] if steps is None else steps
-  recipe = _recipe(total)
+  recipe = RECIPE
   if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
     recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
@@ -279,15 +286,11 @@ def _fit(work: _Work, num_gaussians: int, *, steps: int | None = None, stage: st
   return fitted._replace(shape=geometry.to_euler(fitted.shape), canvas=canvas)
 
 
-def _recipe(steps: int) -> recipes.Recipe:
-  return recipes.of("fast" if steps < 1000 else "balanced")._replace(objective=rate.lagrangian)
-
-
 def describe(effort: int) -> str:
   """All that a file's Gaussians depend on but picture, rate and seed, in words like those of `recipes.describe`."""
   parts = (
     EFFORTS[effort],
-    recipes.describe(_recipe(EFFORTS[effort][0])),
+    recipes.describe(RECIPE),
     BITS,
     SETTLED,
     rate.LAMBDA,

@@ -106,7 +106,8 @@ def merge(
   """Near-duplicates become one, and their second place is parked.
 
   Two are duplicates if each is the other's nearest, their means are within `distance` standard deviations, their
-  colours within `color` and their areas within e^`ratio`. The one keeps their mass, mean and covariance together.
+  colours within `color` and their areas within e^`ratio`. The one keeps their mass (area times weight), mean and
+  covariance together; without log-weights a mass is an area.
   """
   del key
   gaussians = scene.gaussians
@@ -114,11 +115,12 @@ def merge(
   index = jnp.arange(len(other))
   s = jax.vmap(geometry.factor)(gaussians.shape)
   xx, xy, yy = jnp.sum(s[:, 0] ** 2, 1), jnp.sum(s[:, 0] * s[:, 1], 1), jnp.sum(s[:, 1] ** 2, 1)
-  mass = jnp.sqrt(jnp.maximum(xx * yy - xy**2, numerics.TINY_SCALE**4))
+  area = jnp.sqrt(jnp.maximum(xx * yy - xy**2, numerics.TINY_SCALE**4))
+  mass = area if gaussians.log_weights is None else area * jnp.exp(gaussians.log_weights)
   apart = gaussians.means[other] - gaussians.means
-  near = jnp.sum(apart**2, 1) < distance**2 * jnp.minimum(mass, mass[other])
+  near = jnp.sum(apart**2, 1) < distance**2 * jnp.minimum(area, area[other])
   alike = jnp.max(jnp.abs(gaussians.colors[other] - gaussians.colors), 1) < color
-  sized = jnp.abs(jnp.log(mass[other] / mass)) < ratio
+  sized = jnp.abs(jnp.log(area[other] / area)) < ratio
   pair = (other[other] == index) & near & alike & sized & geometry.visible(gaussians)
   keeps, leaves = pair & (index < other), pair & (index > other)
   share = (mass[other] / (mass + mass[other]))[:, None]
@@ -129,6 +131,8 @@ def merge(
   joint = Cholesky(l11, xy / l11, numerics.safe_sqrt(yy - (xy / l11) ** 2))
   shape = geometry.TO_SHAPE[type(gaussians.shape)](joint)
   merged = gaussians._replace(means=mix(gaussians.means), shape=shape, colors=mix(gaussians.colors))
+  if gaussians.log_weights is not None:
+    merged = merged._replace(log_weights=jnp.log((mass + mass[other]) / (joint.l11 * joint.l22)))
   choose = lambda new, old: jnp.where(keeps.reshape(-1, *[1] * (old.ndim - 1)), new, old)
   result = jax.tree.map(choose, merged._replace(canvas=None), gaussians._replace(canvas=None))
   return geometry.park(result._replace(canvas=gaussians.canvas), leaves), pair

@@ -133,17 +133,23 @@ def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:
 
 
 CONTAINED = 10.0  # longer sides of the picture
+MAX_LOG_WEIGHT = 10.0  # beside one of more than that a float32 no longer holds the tail
 
 
 def contain(gaussians: Gaussians) -> Gaussians:
   """The set with each Gaussian of a scale beyond CONTAINED times the longer side shrunk to that.
+
+  Log-weights are held to MAX_LOG_WEIGHT either way.
 
   A projection, for after a step: what is flat over the whole picture has next to no gradient left that could hold
   it, and Adam, whose steps do not shrink with the gradient, would drive it out of all bounds.
   """
   canvas = canvas_of(gaussians)
   ratio = CONTAINED * max(canvas.height, canvas.width) / scales(gaussians)[:, 0]
-  return gaussians._replace(shape=jax.vmap(enlarged)(gaussians.shape, jnp.minimum(ratio, 1)))
+  held = gaussians.log_weights
+  if held is not None:
+    held = jnp.clip(held, -MAX_LOG_WEIGHT, MAX_LOG_WEIGHT)
+  return gaussians._replace(shape=jax.vmap(enlarged)(gaussians.shape, jnp.minimum(ratio, 1)), log_weights=held)
 
 
 PARKED = -1e5  # pixels, both coordinates: no support reaches from there into a picture

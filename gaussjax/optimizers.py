@@ -25,7 +25,7 @@ class Rates(NamedTuple):
   thetas: float  # radians
   lengths: float  # pixels: Cholesky entries
   colors: float
-  log_weights: float = 0.01
+  log_weights: float
 
 
 def constant(progress: Array) -> Array:
@@ -96,7 +96,10 @@ def slow_turns(most: float) -> optax.GradientTransformationExtraArgs:
 def adan(
   rates: Rates, schedule: Schedule, *, most_turn: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
-  """Adan with a rate for each field (Xie et al., "Adan: adaptive Nesterov momentum algorithm", 2022), else as `adam`."""
+  """Adan with a rate for each field, with `most_turn` by `slow_turns`.
+
+  Xie et al., "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", 2022.
+  """
   return by_field(lambda rate: optax.chain(scale_by_adan(), optax.scale(-rate)), rates, schedule, most_turn)
 
 

@@ -181,7 +181,7 @@ def _stage_fitter(height: int, width: int) -> fitting.Fitter:
     loss = losses.l2(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), image)
     return rate.lagrangian(loss, params, grid)
 
-  rates = recipes.rates(recipes.of("balanced")._replace(learning_rate=STAGE_RATE), height, width)
+  rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE), height, width)
   schedule = functools.partial(optimizers.cosine, final=0.1)
   # A stage begins with full steps: they must not throw a line off its place for good.
   optimizer = optimizers.adam(rates, schedule, most_turn=optimizers.MOST_TURN)

@@ -134,6 +134,7 @@ def test_merge_makes_one_of_two_that_are_alike_and_changes_the_picture_little():
   assert set(np.flatnonzero(changed)) == {3, 7}
   assert list(np.flatnonzero(~geometry.visible(merged))) == [7] and len(geometry.live(merged).means) == 19
   np.testing.assert_allclose(merged.means[3], doubled.means[3] + jnp.array([0.15, 0]), atol=1e-4)
+  np.testing.assert_allclose(merged.log_weights[3], np.log(2), atol=0.01)
 
 
 def test_over_provision_ends_within_the_budget():

@@ -263,5 +263,6 @@ def test_rates_beyond_reason_end_in_finite_numbers():
 
 def test_a_checked_fit_that_is_well_is_the_same_fit():
   plain = gaussjax.fit(picture(), num_gaussians=9, stop=SHORT)
-  checked = gaussjax.fit(picture(), num_gaussians=9, preset=recipes.Recipe(checked=True), stop=SHORT)
+  recipe = recipes.of("balanced")._replace(checked=True)
+  checked = gaussjax.fit(picture(), num_gaussians=9, preset=recipe, stop=SHORT)
   np.testing.assert_allclose(checked.gaussians.means, plain.gaussians.means, atol=1e-3)

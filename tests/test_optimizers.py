@@ -6,7 +6,7 @@ import pytest
 from scenes import PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import geometry, optimizers, recipes
+from gaussjax import geometry, optimizers, recipes, rendering
 
 
 def picture():
@@ -47,6 +47,14 @@ def test_a_scale_beyond_the_picture_is_projected_back_and_no_other(parameterize)
   ratio = before[3, 1] / before[3, 0]
   np.testing.assert_allclose(after[3, 1], np.hypot(ratio * limit, gaussians.canvas.floor), rtol=1e-3)
   np.testing.assert_allclose(np.delete(after, 3, 0), np.delete(before, 3, 0), rtol=1e-6)
+
+
+def test_log_weights_are_held_to_what_float32_can_add():
+  gaussians = scene(3)._replace(log_weights=jnp.array([-30.0, 0.5, 30.0]))
+  most = geometry.MAX_LOG_WEIGHT
+  np.testing.assert_array_equal(geometry.contain(gaussians).log_weights, [-most, 0.5, most])
+  tail = rendering.tail(gaussians.canvas.cutoff)
+  assert np.float32(np.exp(most)) + np.float32(tail) > np.float32(np.exp(most))
 
 
 def test_turns_move_a_long_gaussian_no_more_than_a_round_one():
