@@ -104,8 +104,9 @@ def row_of(path: Path, image: Path, setting: Setting) -> rowfile.Row:
 def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
   """The row of a fit, whose checkpoint is beside the rows' file until it is done."""
   folder = path.parent / f".{path.stem}-checkpoint"
+  fit = "-".join(map(str, (image.stem, *setting, fingerprint(setting.variant))))
   with runner.interruptible() as requested:
-    row = measure(image, setting, folder / f"{image.stem}-{'-'.join(map(str, setting))}", requested)
+    row = measure(image, setting, folder / fit, requested)
   if row is None:
     raise runner.InterruptedFitError(
       "interrupted; the rows so far are kept, and the same command goes on from here"

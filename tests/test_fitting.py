@@ -99,6 +99,12 @@ def test_the_background_is_not_trained():
   np.testing.assert_allclose(result.gaussians.canvas.background, image.mean((0, 1)), rtol=1e-5)
 
 
+def test_weights_are_fitted_unless_the_recipe_has_none():
+  fitted = gaussjax.fit(picture(), num_gaussians=20, stop=gaussjax.Stop(max_steps=60)).gaussians
+  assert np.std(fitted.log_weights) > 0.3  # at a rate that moves them: they begin alike
+  assert gaussjax.fit(picture(), num_gaussians=9, preset=recipes.Recipe(), stop=SHORT).gaussians.log_weights is None
+
+
 def test_the_v1_recipe_is_one_rate_in_units_of_the_longer_side():
   optimizer = optimizers.adam(recipes.rates(recipes.V1, 20, 50), recipes.V1.schedule)
   params = scene(3, 20, 50)
