@@ -49,7 +49,6 @@ RECIPE = recipes.Recipe(
   recipes.multi_scale,
   objective=rate.lagrangian,
   optimizer=functools.partial(optimizers.adam, b2=0.95, most_turn=optimizers.MOST_TURN),
-  steps=EFFORTS[DEFAULT_EFFORT][0],
 )
 BITS = 36.0  # a Gaussian's, about
 SETTLED = 1.002  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
