@@ -41,7 +41,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "loss",
     None,
-    ["l1", "l2", "dssim", "ms_dssim", "lpips", "perceptual"],
+    ["l1", "l2", "dssim", "ms_dssim", "lpips", "mix", "perceptual"],
     "What is made small; without it the recipe's.",
   )
   flags.DEFINE_enum("init", None, list(INITIALIZERS), "Where the Gaussians start; without it the recipe's.")

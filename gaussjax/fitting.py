@@ -19,6 +19,7 @@ from gaussjax import guards
 from gaussjax.types import Array, Gaussians, Stop
 
 LOG_EVERY = 10  # steps between records
+CONTROL_EVERY = 3 * LOG_EVERY  # steps between rounds of density control
 GAIN_STEPS = 100  # steps over which Stop(min_gain) looks back
 
 Record = dict[str, float]
@@ -166,7 +167,7 @@ class Host(NamedTuple):
   control: Callable[[Array, State, Any, float], State] | None = None
   # density control: (key, state, target, share of the steps done) -> state
   admits: Callable[[State], bool] = lambda state: True  # whether a state's set may be the result
-  control_every: int = 3 * LOG_EVERY  # steps, a multiple of LOG_EVERY
+  control_every: int = CONTROL_EVERY  # steps, a multiple of LOG_EVERY
   control_until: float = 0.9  # share of the steps after which the set is left to settle
   save: Callable[[Run], None] | None = None  # called at every record, and when the fit is asked to stop
   retries: int = 3  # roll-backs after which a step that is not finite is an error
@@ -207,7 +208,7 @@ def run(
       eta = (max_steps - until) / rate if rate > 0 else math.nan
       timing = {"seconds": before + seconds, "steps_per_second": rate, "eta_seconds": eta, "rollbacks": rollbacks}
       now = _measured(now._replace(state=state), target, host, timing)
-      if host.control is not None and controls_at(host, until, total):
+      if host.control is not None and until < max_steps and controls_at(host, until, total):
         # Keyed by the step, so that a fit that goes on from here draws what it would have drawn.
         progress = until / total
         now = now._replace(state=host.control(jax.random.fold_in(key, until), state, target, progress))

@@ -32,13 +32,13 @@ def fit_passes(
   *,
   num_gaussians: int,
   passes: int = 10,
-  first: float = 0.9,
+  first: float = 0.95,
   steps: int = 2000,
   seed: int = 0,
   preset: str | recipes.Recipe = "balanced",
   progress_fn: fitting.Progress | None = None,
 ) -> tuple[FitResult, list[Pass]]:
-  """Fits `image` `[H, W, C]` in `passes` of equal numbers of steps, `steps` together.
+  """Fits `image` `[H, W, C]` in `passes` of nearly equal numbers of steps, `steps` together.
 
   The first pass fits the share `first` of the Gaussians from the preset's own start. Each other one begins with a
   round of density control for a larger set: the new ones are `density.births`, at the error, with its size and
@@ -60,13 +60,16 @@ def fit_passes(
   to_come = lambda later: (1 - first) * (later / max(1, passes - 1)) ** density.FALL
   shown = [max(1, round(num_gaussians * (1 - to_come(later)))) for later in reversed(range(passes))]
   params = geometry.padded(recipes.start(key_start, target, shown[0], recipe), num_gaussians)
+  # Passes meet where density control would be due in one fit, so that their own rounds come in its stead.
+  unit = fitting.CONTROL_EVERY if steps >= passes * fitting.CONTROL_EVERY else 1
   growing = recipe._replace(policy=_GROW)
   history, report = list[fitting.Record](), list[Pass]()
   with clock.stepping_clock() as seconds:
     kept = fitting.begin(fitter.init(params))
     for index in range(passes):
       state = kept.state._replace(params=kept.best)
-      done, until = steps * index // passes, steps * (index + 1) // passes
+      done = steps * index // (passes * unit) * unit
+      until = steps * (index + 1) // (passes * unit) * unit if index + 1 < passes else steps
       if index:
         key = jax.random.fold_in(key_births, index)
         state = recipes.control(growing, shown[index], key, state, target, done / steps)

@@ -73,11 +73,12 @@ def test_ms_ssim_is_the_weighted_product_over_scales():
     metrics.ms_ssim(jnp.zeros((175, 300, 3)), jnp.zeros((175, 300, 3)))
 
 
-def test_the_perceptual_mix_is_the_sum_of_its_parts():
+@pytest.mark.parametrize("loss, squares", [(losses.mix, 0.8), (losses.perceptual, 3.0)])
+def test_a_mix_is_the_sum_of_its_parts(loss, squares):
   prediction, target = images()
-  expected = 0.2 * losses.l1(prediction, target) + 0.8 * losses.l2(prediction, target)
+  expected = 0.2 * losses.l1(prediction, target) + squares * losses.l2(prediction, target)
   expected += 0.1 * (1 - metrics.ssim(prediction, target))
-  np.testing.assert_allclose(losses.perceptual(prediction, target), expected, rtol=1e-5)
+  np.testing.assert_allclose(loss(prediction, target), expected, rtol=1e-5)
 
 
 def test_the_windows_gradient_is_its_adjoint(x64):
