@@ -19,7 +19,7 @@ from gaussjax import guards
 from gaussjax.types import Array, Gaussians, Stop
 
 LOG_EVERY = 10  # steps between records
-CONTROL_EVERY = 3 * LOG_EVERY  # steps between rounds of density control
+CONTROL_EVERY = 3 * LOG_EVERY  # steps between rounds of density control, each after a record
 GAIN_STEPS = 100  # steps over which Stop(min_gain) looks back
 
 Record = dict[str, float]
@@ -167,7 +167,6 @@ class Host(NamedTuple):
   control: Callable[[Array, State, Any, float], State] | None = None
   # density control: (key, state, target, share of the steps done) -> state
   admits: Callable[[State], bool] = lambda state: True  # whether a state's set may be the result
-  control_every: int = CONTROL_EVERY  # steps, a multiple of LOG_EVERY
   control_until: float = 0.9  # share of the steps after which the set is left to settle
   save: Callable[[Run], None] | None = None  # called at every record, and when the fit is asked to stop
   retries: int = 3  # roll-backs after which a step that is not finite is an error
@@ -246,7 +245,7 @@ def reached(stop: Stop, history: list[Record]) -> bool:
 
 def controls_at(host: Host, step: int, total: int) -> bool:
   """Whether density control is due at this step."""
-  return step % host.control_every == 0 and step <= host.control_until * total
+  return step % CONTROL_EVERY == 0 and step <= host.control_until * total
 
 
 def forget(opt_state: Any, fresh: Any, moved: Array) -> Any:

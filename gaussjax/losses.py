@@ -32,7 +32,7 @@ def ms_dssim(prediction: Array, target: Array) -> Array:
   return 1 - similarity.ms_ssim(prediction, target)
 
 
-USUAL = ((0.2, l1), (0.8, l2), (0.1, dssim))  # weights, as often mixed
+USUAL = ((0.2, l1), (0.8, l2), (0.1, dssim))  # the usual weights
 
 
 def mix(prediction: Array, target: Array, *, parts: tuple[tuple[float, Loss], ...] = USUAL) -> Array:
@@ -41,5 +41,5 @@ def mix(prediction: Array, target: Array, *, parts: tuple[tuple[float, Loss], ..
 
 
 # Sharper than L2 alone at nearly its PSNR. More of L2 than usual: squares of the small errors of a good fit count
-# for next to nothing beside the others. A partial, so that its weights are in a recipe's description.
+# for next to nothing beside the others. At least 11 x 11 pixels. A partial, so that it is in a recipe's text.
 perceptual: Loss = functools.partial(mix, parts=((0.2, l1), (3.0, l2), (0.1, dssim)))

@@ -5,6 +5,7 @@ are parked where no pixel sees them, and density control's births take those fir
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -62,14 +63,13 @@ def fit_passes(
   params = geometry.padded(recipes.start(key_start, target, shown[0], recipe), num_gaussians)
   # Passes meet where density control would be due in one fit, so that their own rounds come in its stead.
   unit = fitting.CONTROL_EVERY if steps >= passes * fitting.CONTROL_EVERY else 1
+  bounds = [*(steps * index // (passes * unit) * unit for index in range(passes)), steps]
   growing = recipe._replace(policy=_GROW)
   history, report = list[fitting.Record](), list[Pass]()
   with clock.stepping_clock() as seconds:
     kept = fitting.begin(fitter.init(params))
-    for index in range(passes):
+    for index, (done, until) in enumerate(itertools.pairwise(bounds)):
       state = kept.state._replace(params=kept.best)
-      done = steps * index // (passes * unit) * unit
-      until = steps * (index + 1) // (passes * unit) * unit if index + 1 < passes else steps
       if index:
         key = jax.random.fold_in(key_births, index)
         state = recipes.control(growing, shown[index], key, state, target, done / steps)
