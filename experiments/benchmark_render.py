@@ -32,16 +32,17 @@ def define_flags() -> None:
 def main() -> int:
   """Measures, prints a table, writes JSON."""
   import gaussjax
-  from gaussjax import rendering, report
+  from gaussjax import report
+  from gaussjax.rendering import blends
 
-  rows = [measure(512, 768, 10_000, blend) for blend in (rendering.accumulated_sum, rendering.weighted_average)]
+  rows = [measure(512, 768, 10_000, blend) for blend in (blends.accumulated_sum, blends.weighted_average)]
   rows_of_batch = [measure_batch(size) for size in (1, 8)]
   figures = {"environment": report.environment(), "rows": rows, "batch": rows_of_batch} | roofline_figures(rows[0])
   if FLAGS.sweep:
     figures["sweep"] = [
-      measure(h, w, round(h * w / reference.PIXELS_PER_GAUSSIAN), rendering.accumulated_sum) for h, w in SWEEP
+      measure(h, w, round(h * w / reference.PIXELS_PER_GAUSSIAN), blends.accumulated_sum) for h, w in SWEEP
     ]
-    figures["sweep"].append(measure(4096, 4096, 1_000_000, rendering.accumulated_sum, gradient=False))
+    figures["sweep"].append(measure(4096, 4096, 1_000_000, blends.accumulated_sum, gradient=False))
   columns = ["blend", "width", "height", "num_gaussians", "forward_ms", "value_and_grad_ms", "update_ms"]
   columns += ["amortised_ms", "evaluations_millions", "compile_ms", "peak_memory_mb", "ns_per_pixel"]
   table = [[_short(row[name]) for name in columns] for row in rows + figures.get("sweep", [])]
@@ -70,20 +71,21 @@ def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: boo
   import jax
   import jax.numpy as jnp
 
-  from gaussjax import geometry, rendering, tiling
+  from gaussjax import geometry
+  from gaussjax.rendering import kernel, splat, tiles
 
   gaussians = reference.scene(height, width, num_gaussians, blend=blend)
-  cutoff, tau = gaussians.canvas.cutoff, rendering.tail(gaussians.canvas.cutoff)
+  cutoff, tau = gaussians.canvas.cutoff, kernel.tail(gaussians.canvas.cutoff)
   placed = jax.jit(geometry.geometry)(gaussians)
-  lists = tiling.allocate(placed, tiling.empty(placed, height, width), cutoff=cutoff)
+  lists = tiles.allocate(placed, tiles.empty(placed, height, width), cutoff=cutoff)
 
   def draw(gaussians, lists):
-    rasterizer = tiling.tiled(geometry.geometry(gaussians), lists, tau=tau)
+    rasterizer = splat.tiled(geometry.geometry(gaussians), lists, tau=tau)
     return blend(rasterizer, gaussians.colors, gaussians.canvas.background)
 
   forward, first = reference.time_ms(jax.jit(draw), gaussians, lists)
   update, _ = reference.time_ms(
-    jax.jit(functools.partial(tiling.update, cutoff=cutoff)), placed, lists, jnp.float32(0.5)
+    jax.jit(functools.partial(tiles.update, cutoff=cutoff)), placed, lists, jnp.float32(0.5)
   )
   both = amortised = float("nan")
   if gradient:
@@ -101,7 +103,7 @@ def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: boo
     "value_and_grad_ms": both,
     "update_ms": update,
     "amortised_ms": amortised,
-    "evaluations_millions": pairs * tiling.TILE[0] * tiling.TILE[1] / 1e6,
+    "evaluations_millions": pairs * tiles.TILE[0] * tiles.TILE[1] / 1e6,
     "compile_ms": first,
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     "ns_per_pixel": (both if gradient else forward) * 1e6 / (height * width),
@@ -113,16 +115,17 @@ def measure_batch(images: int) -> dict:
   import jax
   import jax.numpy as jnp
 
-  from gaussjax import drawing, recipes
+  from gaussjax.fitting import recipes
+  from gaussjax.rendering import renderer
 
   keys = jax.random.split(jax.random.key(0), images)
   targets = jnp.stack([jax.random.uniform(key, (128, 128, 3)) for key in keys])
   fitter = recipes.make_fitter(recipes.Recipe(), 128, 128)
   params = [recipes.start(key, target, 200, recipes.Recipe()) for key, target in zip(keys, targets, strict=True)]
-  like = drawing.allocate(params[0])
+  like = renderer.allocate(params[0])
   for one in params:
-    like = drawing.allocate(one, like)  # a capacity that holds them all
-  states = [fitter.init(one)._replace(lists=drawing.allocate(one, like)) for one in params]
+    like = renderer.allocate(one, like)  # a capacity that holds them all
+  states = [fitter.init(one)._replace(lists=renderer.allocate(one, like)) for one in params]
   stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
   step = jax.jit(jax.vmap(fitter.step, in_axes=(0, 0, None)))
   milliseconds, _ = reference.time_ms(step, stack, targets, jnp.float32(0))
@@ -151,9 +154,10 @@ def roofline_blocks() -> int:
   """Over all 16 x 16 tiles, ceil(count / 16), count the Gaussians whose 3-sigma bounding box meets the tile."""
   import numpy as np
 
-  from gaussjax import geometry, rendering
+  from gaussjax import geometry
+  from gaussjax.rendering import blends
 
-  gaussians = reference.scene(512, 768, 10_000, blend=rendering.accumulated_sum)
+  gaussians = reference.scene(512, 768, 10_000, blend=blends.accumulated_sum)
   a11, a21, a22 = np.asarray(geometry.geometry(gaussians).whitening).T
   reach = 3 / np.stack([a11, a22 / np.sqrt(1 + (a21 / a11) ** 2)], -1)  # 3 sqrt(Sigma_xx), 3 sqrt(Sigma_yy)
   means = np.asarray(gaussians.means)

@@ -60,15 +60,16 @@ def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> rowfile.
 def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   """The row of one image."""
   import gaussjax
+  from gaussjax.gjx import contexts, grids, quantization, search
 
   gaussjax.startup.release_programs()
   image = gaussjax.read_image(path)
-  stages = gaussjax.compression.rounded(image, num_gaussians, effort=effort)
-  layer = gaussjax.codec.ordered(gaussjax.rounding.codes_of(stages.gaussians, stages.steps))
+  stages = search.rounded(image, num_gaussians, effort=effort)
+  layer = contexts.ordered(quantization.codes_of(stages.gaussians, stages.steps))
   count = len(layer.minor)
-  coded = gaussjax.codec.field_bits([layer], image.shape[2], stages.steps)
+  coded = contexts.field_bits([layer], image.shape[2], stages.steps)
   row = {
-    "plain": plain_bits(layer, gaussjax.quantization.grid(stages.steps), image.shape),
+    "plain": plain_bits(layer, grids.grid(stages.steps), image.shape),
     "coded": {name: coded[name] / count for name in FIELDS},
     "psnr": {"fitted": stages.fitted, "plain": stages.rounded, "coded": stages.quantized},
     "layers": {str(layers): prefixes(stages, layers, image) for layers in LAYERS},
@@ -81,16 +82,16 @@ def prefixes(stages, layers: int, image) -> list[tuple[int, float]]:
   """(bytes, dB at 8 bits) of what can be drawn when each layer of a file is whole."""
   import jax.numpy as jnp
 
-  import gaussjax
+  from gaussjax.gjx import container, search
+  from gaussjax.quality import metrics
 
-  container, compression = gaussjax.container, gaussjax.compression
-  data = compression.pack(stages.gaussians, stages.steps, layers=layers)
+  data = search.pack(stages.gaussians, stages.steps, layers=layers)
   drawn, end = [], len(container.SIGNATURE)
   for name, size in container.read(data).sizes:
     end += size
     if name.startswith("layer"):
-      picture = compression.at_8_bits(compression.decode(data[:end], partial=True)[0])
-      drawn.append((end, float(gaussjax.metrics.psnr(jnp.asarray(picture), image))))
+      picture = search.at_8_bits(search.decode(data[:end], partial=True)[0])
+      drawn.append((end, float(metrics.psnr(jnp.asarray(picture), image))))
   return drawn
 
 
@@ -98,15 +99,14 @@ def plain_bits(layer, grid, shape: tuple[int, ...]) -> dict[str, float]:
   """Bits a Gaussian of each field, of codes on a `grid`, without what the coder knows of its neighbours."""
   import numpy as np
 
-  import gaussjax
+  from gaussjax.gjx import grids
 
-  quantization = gaussjax.quantization
-  side = grid.position * 2**quantization.SPLIT
-  cells = math.prod((1 + 2 * quantization.MARGIN) * length / side for length in shape[:2])
+  side = grid.position * 2**grids.SPLIT
+  cells = math.prod((1 + 2 * grids.MARGIN) * length / side for length in shape[:2])
   return {
-    "position": math.log2(cells * quantization.PARTS),
+    "position": math.log2(cells * grids.PARTS),
     "scale": entropy(layer.minor) + entropy(layer.ratio),
-    "turn": float(np.mean(np.log2(quantization.bins(layer.ratio, grid)))),
+    "turn": float(np.mean(np.log2(grids.bins(layer.ratio, grid)))),
     "color": sum(entropy(channel) for channel in layer.colors.T),
   }
 

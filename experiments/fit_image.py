@@ -60,6 +60,8 @@ def main() -> int:
   import jax.numpy as jnp
 
   import gaussjax
+  from gaussjax.fitting import checkpoints
+  from gaussjax.quality import metrics
 
   recipe = recipe_from_flags()
   image = gaussjax.read_image(FLAGS.image, report_fn=lambda line: print(f"{FLAGS.image}: {line}"))
@@ -88,9 +90,9 @@ def main() -> int:
     result.metrics["compile_seconds"] = compilations.seconds
     result.metrics["compilations_after_first_record"] = counts[-1] - counts[min(1, len(counts) - 1)]
     render = gaussjax.render(result.gaussians)
-    result.metrics.update(gaussjax.metrics.perceptual(render, jnp.asarray(image)))
+    result.metrics.update(metrics.perceptual(render, jnp.asarray(image)))
     write_results(folder, image, render, result)
-  gaussjax.checkpoints.discard(checkpoint.folder)
+  checkpoints.discard(checkpoint.folder)
   rows = [(name, f"{value:.5g}") for name, value in result.metrics.items()]
   print(gaussjax.report.table(rows, ("figure", "value")))
   print(f"results in {FLAGS.out_dir}: comparison.png is the one to look at first")
@@ -101,7 +103,10 @@ def recipe_from_flags():
   """The recipe that the flags describe."""
   import functools
 
-  from gaussjax import density, geometry, initializers, losses, recipes, rendering
+  from gaussjax import geometry
+  from gaussjax.fitting import density, initializers, recipes
+  from gaussjax.quality import losses
+  from gaussjax.rendering import blends
 
   base = variants.recipe(FLAGS.preset)
   initialize: Any = base.initialize
@@ -115,7 +120,7 @@ def recipe_from_flags():
     initialize=initialize,
     policy=policies[FLAGS.density],
     parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),
-    blend=getattr(rendering, FLAGS.blend),
+    blend=getattr(blends, FLAGS.blend),
     learning_rate=base.learning_rate if FLAGS.learning_rate is None else FLAGS.learning_rate,
     checked=FLAGS.checked,
   )

@@ -45,20 +45,20 @@ def small_file(seed: int = 0, layers: int = 2) -> bytes:
   """A file of COUNT Gaussians in a picture of SIDE x SIDE, from random codes."""
   import numpy as np
 
-  from gaussjax import container, quantization
+  from gaussjax.gjx import container, grids
 
   rng = np.random.default_rng(seed)
-  steps = quantization.Steps(120, 100, 170, 110)
-  grid, codes = quantization.grid(steps), []
+  steps = grids.Steps(120, 100, 170, 110)
+  grid, codes = grids.grid(steps), []
   for count in np.diff(np.linspace(0, COUNT, layers + 1).astype(int)):
     ratio = rng.integers(0, 25, count)
     codes.append(
-      quantization.Codes(
+      grids.Codes(
         cells=rng.integers(0, 14, (count, 2)),
-        parts=rng.integers(0, quantization.PARTS, count),
+        parts=rng.integers(0, grids.PARTS, count),
         minor=rng.integers(-5, 20, count),
         ratio=ratio,
-        turn=rng.integers(0, 1 << 20, count) % quantization.bins(ratio, grid),
+        turn=rng.integers(0, 1 << 20, count) % grids.bins(ratio, grid),
         colors=rng.integers(-4, 12, (count, CHANNELS)),
       )
     )
@@ -89,14 +89,14 @@ def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
 
 def chunks(data: bytes) -> list[tuple[int, bytes]]:
   """(kind, body) of each chunk."""
-  from gaussjax import container
+  from gaussjax.gjx import container
 
   return [(kind, body) for kind, body, _ in container.chunks(data)[0]]
 
 
 def signed(kinds: list[int], bodies: list[bytearray]) -> bytes:
   """A file of these chunks, with right check sums."""
-  from gaussjax import container
+  from gaussjax.gjx import container
 
   framed = [container.chunk(kind, bytes(body)) for kind, body in zip(kinds, bodies, strict=True)]
   return container.SIGNATURE + b"".join(framed)
@@ -127,7 +127,7 @@ def _change_numbers(kinds: list[int], bodies: list[bytearray], rng: random.Rando
   elif way == 2:
     at = rng.randrange(len(bodies))
     count = rng.choice((0, 1, rng.randrange(200), 1_000_000, rng.getrandbits(32)))
-    from gaussjax import container
+    from gaussjax.gjx import container
 
     bodies[at][: rng.randint(0, 2)] = container.varint(count)
   else:
@@ -140,8 +140,9 @@ def outcome(data: bytes, original: Any) -> str:
   import numpy as np
 
   import gaussjax
+  from gaussjax.gjx import container
 
-  limits = gaussjax.container.Limits(pixels=1 << 16, gaussians=1 << 12, file_bytes=1 << 20, overlaps=1 << 16)
+  limits = container.Limits(pixels=1 << 16, gaussians=1 << 12, file_bytes=1 << 20, overlaps=1 << 16)
   try:
     gaussians, header = gaussjax.decode(data, limits=limits)
   except gaussjax.FormatError as error:
@@ -157,7 +158,8 @@ def outcome(data: bytes, original: Any) -> str:
 
 def main() -> int:
   """Prints what came of all files, exits 1 if one was too slow, compilation apart, or took too much memory."""
-  from gaussjax import clock, container
+  from gaussjax.fitting import clock
+  from gaussjax.gjx import container
 
   original, counts, slowest = small_file(), Counter[str](), 0.0
   header = container.read(original).header

@@ -99,9 +99,9 @@ def wanted(image: Path, codec: str, setting: float, effort: int | None) -> rowfi
 
 def encoder(effort: int) -> str:
   """The fingerprint of our encoder as it is."""
-  import gaussjax
+  from gaussjax.gjx import search
 
-  return rowfile.fingerprint(gaussjax.compression.describe(effort))
+  return rowfile.fingerprint(search.describe(effort))
 
 
 def measure(path: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:

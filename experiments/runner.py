@@ -156,9 +156,10 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 def checkpoint(out_dir: str | os.PathLike, *, resume: bool, every_steps: int) -> Any:
   """The gaussjax.Checkpoint of a run. Raises ValueError unless there is one to go on from exactly if `resume`."""
   import gaussjax
+  from gaussjax.fitting import checkpoints
 
   folder = Path(out_dir) / "checkpoint"
-  found = bool(gaussjax.checkpoints.kept(folder))
+  found = bool(checkpoints.kept(folder))
   if found and not resume:
     raise ValueError(f"{folder} holds a fit that is not finished; go on with --resume, or take another --out_dir")
   if resume and not found:

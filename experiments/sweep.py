@@ -119,9 +119,9 @@ def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
 
 def fingerprint(variant: str) -> str:
   """Of all that a recipe is made of: rows by another recipe of the same name do not count."""
-  import gaussjax
+  from gaussjax.fitting import recipes
 
-  return rowfile.fingerprint(gaussjax.recipes.describe(variants.recipe(variant)))
+  return rowfile.fingerprint(recipes.describe(variants.recipe(variant)))
 
 
 def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Row | None:
@@ -129,6 +129,8 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
   import jax.numpy as jnp
 
   import gaussjax
+  from gaussjax.fitting import checkpoints
+  from gaussjax.quality import metrics
 
   gaussjax.startup.release_programs()
   image, recipe = gaussjax.read_image(path), variants.recipe(setting.variant)
@@ -148,17 +150,17 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
   result = fit(stop=stop, checkpoint=gaussjax.Checkpoint(folder))
   if requested():
     return None
-  gaussjax.checkpoints.discard(folder)
+  checkpoints.discard(folder)
   folder.with_suffix(".steps").unlink(missing_ok=True)
   render, target = gaussjax.render(result.gaussians), jnp.asarray(image)
-  result.metrics.update(gaussjax.metrics.perceptual(render, target))
-  metrics = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
+  result.metrics.update(metrics.perceptual(render, target))
+  figures = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
   environment = gaussjax.report.environment()
   return {
     "num_gaussians": len(result.gaussians.means),
     "steps": int(result.state.step),
     "seconds": result.history[-1]["seconds"],
-    **metrics,
+    **figures,
     "curve": thin([(record["step"], record["seconds"], record["psnr"]) for record in result.history]),
     "environment": environment,
   }

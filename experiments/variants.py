@@ -24,7 +24,9 @@ def recipe(name: str) -> Any:
   import functools
 
   import gaussjax
-  from gaussjax import density, geometry, initializers, losses, optimizers, recipes
+  from gaussjax import geometry
+  from gaussjax.fitting import density, initializers, optimizers, recipes
+  from gaussjax.quality import losses
 
   if name in recipes.PRESETS:
     return recipes.PRESETS[name]

@@ -1,45 +1,26 @@
 from . import (
-  checkpoints as checkpoints,
-  clock as clock,
-  codec as codec,
-  compression as compression,
-  container as container,
-  density as density,
-  drawing as drawing,
-  entropy as entropy,
+  contrib as contrib,
+  files as files,
   fitting as fitting,
   geometry as geometry,
-  gjx_io as gjx_io,
-  guards as guards,
+  gjx as gjx,
   image_io as image_io,
-  initializers as initializers,
-  losses as losses,
-  lpips as lpips,
-  metrics as metrics,
-  optimizers as optimizers,
-  passes as passes,
-  quantization as quantization,
-  rate as rate,
-  recipes as recipes,
+  numerics as numerics,
+  quality as quality,
   rendering as rendering,
   report as report,
-  resumption as resumption,
-  rounding as rounding,
-  similarity as similarity,
-  solvers as solvers,
   startup as startup,
-  tiling as tiling,
   types as types,
 )
-from .checkpoints import Checkpoint as Checkpoint, load as load, save as save
-from .compression import decode as decode, encode as encode
-from .container import FormatError as FormatError
-from .drawing import render as render
-from .gjx_io import read as read, register_imageio as register_imageio, write as write
-from .guards import FitError as FitError
+from .contrib.passes import Pass as Pass, fit_passes as fit_passes
+from .fitting.checkpoints import Checkpoint as Checkpoint, load as load, save as save
+from .fitting.guards import FitError as FitError
+from .fitting.recipes import Recipe as Recipe, fit as fit
+from .gjx.container import FormatError as FormatError
+from .gjx.imageio_plugin import read as read, register_imageio as register_imageio, write as write
+from .gjx.search import decode as decode, encode as encode
 from .image_io import read_image as read_image, write_png as write_png
-from .passes import Pass as Pass, fit_passes as fit_passes
-from .recipes import Recipe as Recipe, fit as fit
+from .rendering.renderer import render as render
 from .types import (
   Canvas as Canvas,
   Cholesky as Cholesky,

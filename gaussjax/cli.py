@@ -218,6 +218,9 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
   """(the file, its figures)."""
+  from gaussjax.gjx import search
+  from gaussjax.quality import metrics
+
   data = _input(source)
   notes: list[str] = []
   image = gaussjax.read_image(data, name=source, report_fn=notes.append)
@@ -229,12 +232,12 @@ def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tu
   encoded = gaussjax.encode(image, metadata=kept, progress_fn=progress_fn, **_options(arguments))
   seconds = time.monotonic() - began
   gaussians, header = gaussjax.decode(encoded)
-  decoded = gaussjax.compression.at_8_bits(gaussians)
+  decoded = search.at_8_bits(gaussians)
   pixels = header.height * header.width
   return encoded, {
     "bytes": len(encoded),
     "bpp": 8 * len(encoded) / pixels,
-    "psnr": float(gaussjax.metrics.psnr(decoded, image)),
+    "psnr": float(metrics.psnr(decoded, image)),  # type: ignore[arg-type]
     "gaussians": len(gaussians.means),
     "seconds": seconds,
   }
@@ -250,9 +253,13 @@ def _encode(arguments: argparse.Namespace) -> None:
 def _decode(arguments: argparse.Namespace) -> None:
   _check_output(arguments.output, arguments.force)
   gaussjax = _start()
-  contents = gaussjax.container.read(_input(arguments.input), partial=arguments.partial)
-  gaussians = gaussjax.compression.gaussians_of(contents)
-  canvas, width, height = gaussians.canvas, arguments.width, arguments.height
+  from gaussjax import geometry
+  from gaussjax.gjx import container, search
+  from gaussjax.rendering import renderer
+
+  contents = container.read(_input(arguments.input), partial=arguments.partial)
+  gaussians = search.gaussians_of(contents)
+  canvas, width, height = geometry.canvas_of(gaussians), arguments.width, arguments.height
   view = left, top, right, bottom = arguments.crop or (0, 0, canvas.width, canvas.height)
   if arguments.zoom is not None:
     if width or height or not 0 < arguments.zoom <= 1000:
@@ -261,11 +268,9 @@ def _decode(arguments: argparse.Namespace) -> None:
       )
     width = max(1, round((right - left) * arguments.zoom))
     height = max(1, round((bottom - top) * arguments.zoom))
-  height, width = gaussjax.drawing.output_size(view, height, width)
-  if height * width > gaussjax.container.LIMITS.pixels:
-    raise ValueError(
-      f"got a size of {height} x {width}, expected at most {gaussjax.container.LIMITS.pixels} pixels"
-    )
+  height, width = renderer.output_size(view, height, width)
+  if height * width > container.LIMITS.pixels:
+    raise ValueError(f"got a size of {height} x {width}, expected at most {container.LIMITS.pixels} pixels")
   picture = gaussjax.render(gaussians, height, width, viewport=view)
   _output(arguments.output, gaussjax.image_io.encode_png(picture, metadata=contents.metadata))
   if arguments.verbose or arguments.json:
@@ -274,14 +279,14 @@ def _decode(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-  from gaussjax import codec, container, quantization
+  from gaussjax.gjx import container, contexts, grids
 
   data = _input(arguments.input)
   contents = container.read(data)
   header = contents.header
   count = sum(len(layer.minor) for layer in contents.layers)
-  steps = {f"step {name}": quantization.step(code) for name, code in header.steps._asdict().items()}
-  bits = codec.field_bits(contents.layers, header.channels, header.steps)
+  steps = {f"step {name}": grids.step(code) for name, code in header.steps._asdict().items()}
+  bits = contexts.field_bits(contents.layers, header.channels, header.steps)
   figures = {
     "size": f"{header.width} x {header.height}",
     "channels": header.channels,
@@ -301,19 +306,23 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _picture(gaussjax: Any, path: str) -> Any:
   """`[H, W, C]` in [0, 1] of a picture or a `.gjx` file, at 8 bits in the latter case."""
+  from gaussjax.gjx import container, search
+
   data = _input(path)
-  if data.startswith(gaussjax.container.SIGNATURE):
-    return gaussjax.compression.at_8_bits(gaussjax.decode(data)[0])
+  if data.startswith(container.SIGNATURE):
+    return search.at_8_bits(gaussjax.decode(data)[0])
   return gaussjax.read_image(data, name=path)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
   gaussjax = _start()
+  from gaussjax.quality import metrics
+
   first, second = _picture(gaussjax, arguments.first), _picture(gaussjax, arguments.second)
   if first.shape != second.shape:
     raise ValueError(f"got pictures of {first.shape} and {second.shape}, expected equal sizes and channels")
-  measured = gaussjax.metrics.evaluate(second, first)
-  _say(arguments, measured | gaussjax.metrics.perceptual(second, first))
+  measured = metrics.evaluate(second, first)
+  _say(arguments, measured | metrics.perceptual(second, first))
 
 
 def _view(arguments: argparse.Namespace) -> None:

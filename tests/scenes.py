@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import Canvas, Euler, Gaussians, geometry, rendering
+from gaussjax import Canvas, Euler, Gaussians, geometry
+from gaussjax.rendering import blends
 
-BLENDS = (rendering.weighted_average, rendering.accumulated_sum, rendering.alpha_composite)
+BLENDS = (blends.weighted_average, blends.accumulated_sum, blends.alpha_composite)
 LINEAR_BLENDS = BLENDS[:2]
 PARAMETERIZATIONS = (geometry.to_euler, geometry.to_cholesky, geometry.to_log_cholesky)
 
@@ -16,7 +17,7 @@ def scene(
   width=31,
   *,
   channels=3,
-  blend=rendering.weighted_average,
+  blend=blends.weighted_average,
   parameterize=geometry.to_euler,
   log_scale=(1.0, 0.5),  # mean and spread
   seed=0,

@@ -13,8 +13,8 @@ from scenes import scene
 
 import gaussjax
 from experiments import fuzz_format
-from gaussjax import codec, compression, container, entropy, quantization, rounding
-from gaussjax.quantization import Codes, Steps
+from gaussjax.gjx import container, contexts, grids, quantization, range_coder, search
+from gaussjax.gjx.grids import Codes, Steps
 
 STEPS = Steps(120, 100, 170, 110)
 
@@ -23,10 +23,10 @@ def random_codes(rng, count, channels, grid):
   ratio = rng.integers(0, 40, count)
   return Codes(
     cells=rng.integers(0, 40, (count, 2)),
-    parts=rng.integers(0, quantization.PARTS, count),
+    parts=rng.integers(0, grids.PARTS, count),
     minor=np.round(rng.normal(8, 6, count)).astype(np.int64),
     ratio=ratio,
-    turn=rng.integers(0, 1 << 20, count) % quantization.bins(ratio, grid),
+    turn=rng.integers(0, 1 << 20, count) % grids.bins(ratio, grid),
     colors=np.round(rng.laplace(0, 8, (count, channels))).astype(np.int64),
   )
 
@@ -49,17 +49,17 @@ def test_numbers_of_every_kind_come_back(numbers):
         coded.append(coder.bit(30, size & 1))
     return coded
 
-  encoder = entropy.Encoder(entropy.Models(40))
+  encoder = range_coder.Encoder(range_coder.Models(40))
   expected = through(encoder)
   assert expected == [
     (value, abs(value), abs(value) // 2, abs(value), abs(value) & 1)[kind] for kind, value in numbers
   ]
-  assert through(entropy.Decoder(entropy.Models(40), encoder.finish())) == expected
+  assert through(range_coder.Decoder(range_coder.Models(40), encoder.finish())) == expected
 
 
 def test_the_coder_reaches_the_entropy():
   values = np.round(np.random.default_rng(0).laplace(0, 3, 4000)).astype(int).tolist()
-  encoder = entropy.Encoder(entropy.Models(entropy.SIGNED_MODELS))
+  encoder = range_coder.Encoder(range_coder.Models(range_coder.SIGNED_MODELS))
   for value in values:
     encoder.signed(0, value)
   shares = np.unique(values, return_counts=True)[1] / len(values)
@@ -68,8 +68,8 @@ def test_the_coder_reaches_the_entropy():
 
 @pytest.mark.parametrize(("channels", "layers"), [(1, 1), (3, 3), (4, 2)])
 def test_files_come_back_and_an_independent_reader_agrees(channels, layers):
-  rng, grid = np.random.default_rng(channels), quantization.grid(STEPS)
-  parts = [codec.ordered(random_codes(rng, 7 * 2**i, channels, grid)) for i in range(layers)]
+  rng, grid = np.random.default_rng(channels), grids.grid(STEPS)
+  parts = [contexts.ordered(random_codes(rng, 7 * 2**i, channels, grid)) for i in range(layers)]
   background = tuple(range(-channels, 0))
   header = container.Header(30, 40, channels, channels % 2, 3500, 300, background, STEPS, layers)
   data = container.write(header, parts, {"icc": b"profile"})
@@ -86,7 +86,7 @@ def test_files_come_back_and_an_independent_reader_agrees(channels, layers):
   drawn = np.clip(gaussjax.render(gaussjax.decode(data)[0]), 0, 1)
   difference = np.abs(drawn - reference.render(found, gaussians))
   assert difference.max() < 1 / 255 and difference.mean() < 0.001
-  meter = codec.field_bits(parts, channels, STEPS)
+  meter = contexts.field_bits(parts, channels, STEPS)
   assert sum(meter.values()) / 8 < len(data) < sum(meter.values()) / 8 + 150
 
 
@@ -111,18 +111,18 @@ def test_files_of_another_version_are_refused():
 @pytest.mark.parametrize("seed", range(3))
 def test_snapping_restores_and_is_idempotent(seed):
   gaussians = scene(50, 60, 80, seed=seed)._replace(log_weights=None)
-  grid = quantization.grid(STEPS)
-  snap = jax.jit(quantization.snap)
+  grid = grids.grid(STEPS)
+  snap = jax.jit(grids.snap)
   snapped, codes = snap(gaussians, grid)
   codes = Codes(*[np.asarray(field).astype(np.int64) for field in codes])
-  restored = quantization.restore(codes, grid, gaussians.canvas)
+  restored = grids.restore(codes, grid, gaussians.canvas)
   tolerance = {"atol": 2e-3, "rtol": 1e-4}
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), restored, snapped)
   again, same = snap(snapped, grid)
   for first, second in zip(codes, same, strict=True):
     assert np.mean(first != np.asarray(second)) < 0.1  # but for means clipped at the margin, and the thinnest
   # Finer steps come nearer: nothing is lost but to rounding.
-  fine, _ = snap(gaussians, quantization.grid(Steps(80, 64, 200, 60)))
+  fine, _ = snap(gaussians, grids.grid(Steps(80, 64, 200, 60)))
   inside = jnp.all((gaussians.means > -3) & (gaussians.means < jnp.array([83, 63])), 1)
   np.testing.assert_allclose(fine.means[inside], gaussians.means[inside], atol=0.1)
   np.testing.assert_allclose(fine.colors, gaussians.colors, atol=0.01)
@@ -130,10 +130,10 @@ def test_snapping_restores_and_is_idempotent(seed):
 
 def test_steps_grow_one_after_another():
   steps, least = Steps(120, 100, 180, 110), Steps(80, 64, 208, 48)
-  grown = [rounding.coarser(steps, times, least) for times in range(-8, 9)]
+  grown = [quantization.coarser(steps, times, least) for times in range(-8, 9)]
   assert grown[8] == steps and grown[0] == Steps(118, 98, 182, 108) and grown[16] == Steps(122, 102, 178, 112)
   assert all(np.abs(np.subtract(one, other)).sum() == 1 for one, other in itertools.pairwise(grown))
-  assert rounding.coarser(steps, -1000, least) == least and rounding.coarser(steps, 1000, least) == (
+  assert quantization.coarser(steps, -1000, least) == least and quantization.coarser(steps, 1000, least) == (
     255,
     255,
     0,
@@ -164,7 +164,7 @@ def test_damaged_files_are_refused_or_finite():
 
 def test_a_million_gaussians_in_one_pixel_are_refused():
   header = container.Header(1, 1, 1, 0, 3500, 300, (0,), STEPS, 1)
-  data = container.write(header, [random_codes(np.random.default_rng(0), 3, 1, quantization.grid(STEPS))])
+  data = container.write(header, [random_codes(np.random.default_rng(0), 3, 1, grids.grid(STEPS))])
   kinds, bodies = zip(*fuzz_format.chunks(data), strict=True)
   claimed = container.varint(1_000_000) + bodies[1][1:]
   with pytest.raises(gaussjax.FormatError, match="1 byte each"):
@@ -184,7 +184,7 @@ def test_goals_that_make_no_sense_are_refused():
     ({"layers": 5}, "layers"),
   ):
     with pytest.raises(ValueError, match=words):
-      compression.encode(image, **options)
+      search.encode(image, **options)
 
 
 def test_a_goal_in_decibels_is_reached_and_quality_pays(monkeypatch):
@@ -193,15 +193,15 @@ def test_a_goal_in_decibels_is_reached_and_quality_pays(monkeypatch):
 
   def packed(work, num_gaussians):
     tried.append(num_gaussians)
-    return compression._Packed(bytes(5 * num_gaussians), 8.0 + 8 * np.log10(num_gaussians))
+    return search._Packed(bytes(5 * num_gaussians), 8.0 + 8 * np.log10(num_gaussians))
 
-  monkeypatch.setattr(compression, "_packed", packed)
-  monkeypatch.setattr(compression, "_pilot", lambda work: (400, 8.4 + 8 * np.log10(400)))
+  monkeypatch.setattr(search, "_packed", packed)
+  monkeypatch.setattr(search, "_pilot", lambda work: (400, 8.4 + 8 * np.log10(400)))
   image = np.zeros((300, 400, 3))
   for goal in (27.0, 31.0, 36.0):
     tried.clear()
     size = len(gaussjax.encode(image, target_psnr=goal))
-    assert 0 <= 8.0 + 8 * np.log10(size / 5) - goal < 0.6 and len(tried) <= compression.MAX_FITS
+    assert 0 <= 8.0 + 8 * np.log10(size / 5) - goal < 0.6 and len(tried) <= search.MAX_FITS
   with pytest.raises(ValueError, match="reached 43.8"):
     gaussjax.encode(image, target_psnr=60)
   sizes = [len(gaussjax.encode(image, quality=quality)) for quality in (0, 30, 60, 100)]

@@ -9,21 +9,13 @@ import pytest
 from scenes import PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import (
-  density,
-  drawing,
-  fitting,
-  geometry,
-  initializers,
-  optimizers,
-  recipes,
-  rendering,
-  tiling,
-)
+from gaussjax import geometry
+from gaussjax.fitting import density, initializers, loop, optimizers, recipes
+from gaussjax.rendering import blends, renderer, splat, tiles
 
 
 def rasterizer_of(gaussians):
-  return drawing.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
+  return renderer.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
 
 
 def scene_of(gaussians, target, *, budget=None, progress=0.0, placed=None):
@@ -42,12 +34,12 @@ def test_removal_costs_what_drawing_without_it_shows(tiled):
   placed = rasterizer_of(gaussians)
   if tiled:
     drawn = geometry.geometry(gaussians)
-    lists = tiling.allocate(drawn, tiling.empty(drawn, 24, 31), cutoff=gaussians.canvas.cutoff)
-    placed = tiling.tiled(drawn, lists, tau=placed.tail)
+    lists = tiles.allocate(drawn, tiles.empty(drawn, 24, 31), cutoff=gaussians.canvas.cutoff)
+    placed = splat.tiled(drawn, lists, tau=placed.tail)
   target = jnp.asarray(np.random.default_rng(5).uniform(size=(24, 31, 3)), jnp.float32)
-  picture = rendering.picture(gaussians, placed)
+  picture = blends.picture(gaussians, placed)
   found = np.asarray(density.removal_cost(gaussians, placed, picture, target))
-  squares = lambda g: float(jnp.sum(jnp.square(rendering.picture(g, rasterizer_of(g)) - target)))
+  squares = lambda g: float(jnp.sum(jnp.square(blends.picture(g, rasterizer_of(g)) - target)))
   for index, cost in enumerate(found):
     without = geometry.park(gaussians, jnp.arange(12) == index)
     if np.isneginf(cost):
@@ -62,7 +54,7 @@ def test_the_least_costly_moves_to_the_error_and_no_other_does(parameterize):
   """The target has a spot that the set does not."""
   gaussians = scene(40, log_scale=(1.5, 0.2), parameterize=parameterize)
   placed = rasterizer_of(gaussians)
-  picture = rendering.picture(gaussians, placed)
+  picture = blends.picture(gaussians, placed)
   target = picture.at[5:8, 20:23].add(0.5)
   least = int(jnp.argmin(density.removal_cost(gaussians, placed, picture, target)))
   moved_set, moved = density.relocate(jax.random.key(0), scene_of(gaussians, target), share=1 / 40)
@@ -99,7 +91,7 @@ def test_births_have_the_size_and_amplitude_of_what_is_missing():
 
 def test_a_perfect_fit_does_not_break_it():
   gaussians = scene(40)
-  target = rendering.picture(gaussians, rasterizer_of(gaussians))
+  target = blends.picture(gaussians, rasterizer_of(gaussians))
   for policy in (density.relocate, density.split, density.merge, density.prune):
     changed, _ = policy(jax.random.key(0), scene_of(gaussians, target))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(changed)), policy
@@ -110,7 +102,7 @@ def test_split_divides_the_busiest_in_the_places_of_the_least_costly():
   target = jnp.asarray(np.random.default_rng(5).uniform(size=(24, 31, 3)), jnp.float32)
   seen = scene_of(gaussians, target)
   cost = np.asarray(
-    density.removal_cost(gaussians, seen.rasterizer, rendering.picture(seen.gaussians, seen.rasterizer), target)
+    density.removal_cost(gaussians, seen.rasterizer, blends.picture(seen.gaussians, seen.rasterizer), target)
   )
   least = set(np.argsort(cost)[:4])
   busiest = [i for i in range(39, -1, -1) if i not in least and np.isfinite(cost[i])][:4]
@@ -129,7 +121,7 @@ def test_merge_makes_one_of_two_that_are_alike_and_changes_the_picture_little():
   twin = lambda leaf: leaf.at[7].set(leaf[3])
   doubled = jax.tree.map(twin, gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
   doubled = doubled._replace(means=doubled.means.at[7, 0].add(0.3), log_weights=jnp.zeros(20))
-  target = rendering.picture(doubled, rasterizer_of(doubled))
+  target = blends.picture(doubled, rasterizer_of(doubled))
   merged, changed = density.merge(jax.random.key(0), scene_of(doubled, target))
   assert set(np.flatnonzero(changed)) == {3, 7}
   assert list(np.flatnonzero(~geometry.visible(merged))) == [7] and len(geometry.live(merged).means) == 19
@@ -168,7 +160,7 @@ def test_moved_gaussians_get_fresh_moments_and_the_others_keep_theirs():
   optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 24, 31), optimizers.cosine)
   _, state = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params, progress=0.5)
   moved = jnp.arange(6) == 2
-  forgotten = fitting.forget(state, optimizer.init(params), moved)
+  forgotten = loop.forget(state, optimizer.init(params), moved)
   for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(forgotten), strict=True):
     if old.ndim:
       assert np.all(np.asarray(new)[2] == 0) and np.any(np.asarray(old)[2] != 0)
@@ -195,7 +187,7 @@ def test_control_pays_and_keeps_the_budget():
 
 def test_only_the_weighted_average_is_controlled():
   assert recipes.controls_density(recipes.Recipe())
-  assert not recipes.controls_density(recipes.Recipe(blend=rendering.accumulated_sum))
+  assert not recipes.controls_density(recipes.Recipe(blend=blends.accumulated_sum))
   assert not recipes.controls_density(recipes.V1)
 
 

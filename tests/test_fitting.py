@@ -10,7 +10,7 @@ from jax.experimental import checkify
 from scenes import BLENDS, PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import checkpoints, fitting, guards, initializers, optimizers, recipes
+from gaussjax.fitting import checkpoints, guards, initializers, loop, optimizers, recipes
 
 SHORT = gaussjax.Stop(max_steps=30)
 
@@ -155,15 +155,15 @@ def poisoned_fit(field, *, checked=False, retries=0, max_steps=100):
     return trigger + jnp.where(trigger < 0.2, jnp.nan, 0.0) * jnp.sum(poison)
 
   optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 20, 26), optimizers.constant)
-  fitter = fitting.fitter(loss_fn, optimizer, check=guards.check if checked else None)
-  host = fitting.Host(
+  fitter = loop.fitter(loss_fn, optimizer, check=guards.check if checked else None)
+  host = loop.Host(
     measure=lambda state, target: {"psnr": 0.0, "loss": float(loss_fn(state.params, (), target))},
     clock=lambda: 0.0,
-    advance=fitting.advance_checked if checked else fitting.advance,
+    advance=loop.advance_checked if checked else loop.advance,
     retries=retries,
   )
-  begun, stop = fitting.begin(fitter.init(params)), gaussjax.Stop(max_steps=max_steps)
-  return fitting.run(jax.random.key(0), fitter, begun, jnp.zeros(3), stop=stop, host=host)
+  begun, stop = loop.begin(fitter.init(params)), gaussjax.Stop(max_steps=max_steps)
+  return loop.run(jax.random.key(0), fitter, begun, jnp.zeros(3), stop=stop, host=host)
 
 
 @pytest.mark.parametrize("field", ["means", "thetas"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from gaussjax import image_io, losses, lpips, metrics, read_image
+from gaussjax import image_io, read_image
+from gaussjax.quality import losses, lpips, metrics
 
 PHOTOGRAPH = "experiments/data/kodim23.png"
 

@@ -7,7 +7,7 @@ from jax.test_util import check_grads
 from scipy import ndimage
 from skimage import color
 
-from gaussjax import losses, metrics
+from gaussjax.quality import losses, metrics
 
 
 def images(channels=3):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaussjax import losses, metrics, numerics
+from gaussjax import numerics
+from gaussjax.quality import losses, metrics
 
 
 @pytest.mark.parametrize("x", [-1.0, 0.0, 1e-30, 4.0])

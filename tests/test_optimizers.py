@@ -6,7 +6,9 @@ import pytest
 from scenes import PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import geometry, optimizers, recipes, rendering
+from gaussjax import geometry
+from gaussjax.fitting import optimizers, recipes
+from gaussjax.rendering import kernel
 
 
 def picture():
@@ -53,7 +55,7 @@ def test_log_weights_are_held_to_what_float32_can_add():
   gaussians = scene(3)._replace(log_weights=jnp.array([-30.0, 0.5, 30.0]))
   most = geometry.MAX_LOG_WEIGHT
   np.testing.assert_array_equal(geometry.contain(gaussians).log_weights, [-most, 0.5, most])
-  tail = rendering.tail(gaussians.canvas.cutoff)
+  tail = kernel.tail(gaussians.canvas.cutoff)
   assert np.float32(np.exp(most)) + np.float32(tail) > np.float32(np.exp(most))
 
 

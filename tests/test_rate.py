@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gaussjax import codec, geometry, quantization, rate, rounding
-from gaussjax.quantization import Steps
-from gaussjax.rendering import weighted_average
+from gaussjax import geometry
+from gaussjax.gjx import contexts, grids, quantization, rate
+from gaussjax.gjx.grids import Steps
+from gaussjax.rendering.blends import weighted_average
 from gaussjax.types import Canvas, Euler, Gaussians
 
 STEPS = Steps(position=120, log_scale=100, turn=170, color=108)
@@ -27,18 +28,18 @@ def smooth_set(count, noise, seed=0):
 
 
 def coded_bits(gaussians):
-  bits = codec.field_bits([codec.ordered(rounding.codes_of(gaussians, STEPS))], 3, STEPS)
+  bits = contexts.field_bits([contexts.ordered(quantization.codes_of(gaussians, STEPS))], 3, STEPS)
   return bits["scale"] + bits["color"]
 
 
 @pytest.mark.parametrize("noise", [0.3, 0.6, 1.2])
 def test_it_counts_what_the_coder_writes(noise):
   gaussians = smooth_set(800, noise)
-  assert float(rate.estimate(gaussians, quantization.grid(STEPS))) == pytest.approx(coded_bits(gaussians), rel=0.07)
+  assert float(rate.estimate(gaussians, grids.grid(STEPS))) == pytest.approx(coded_bits(gaussians), rel=0.07)
 
 
 def test_descending_along_it_makes_files_smaller():
-  gaussians, grid = smooth_set(400, 0.5), quantization.grid(STEPS)
+  gaussians, grid = smooth_set(400, 0.5), grids.grid(STEPS)
   gradient = jax.jit(jax.grad(rate.estimate))
   before = coded_bits(gaussians)
   for _ in range(10):
@@ -51,11 +52,11 @@ def test_descending_along_it_makes_files_smaller():
 
 
 def test_neighbours_are_those_of_the_coder():
-  gaussians, grid = smooth_set(300, 0.5), quantization.grid(STEPS)
+  gaussians, grid = smooth_set(300, 0.5), grids.grid(STEPS)
   near, weights, order = rate._neighbors(gaussians, grid)
-  margin = quantization.margins(geometry.canvas_of(gaussians))
-  cells = np.floor((np.asarray(gaussians.means) + margin) / (grid.position * 2**quantization.SPLIT)).astype(int)
-  theirs, their_weights = codec.neighbors(cells[order], [])
+  margin = grids.margins(geometry.canvas_of(gaussians))
+  cells = np.floor((np.asarray(gaussians.means) + margin) / (grid.position * 2**grids.SPLIT)).astype(int)
+  theirs, their_weights = contexts.neighbors(cells[order], [])
   their_weights = their_weights / np.maximum(their_weights.sum(1, keepdims=True), 1)
   np.testing.assert_allclose(weights, their_weights, atol=1e-3)
   values = np.random.default_rng(1).normal(size=300)

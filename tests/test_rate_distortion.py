@@ -7,6 +7,7 @@ import pytest
 
 import gaussjax
 from experiments import codec_levers, rate_distortion, runner
+from gaussjax.gjx import grids
 
 
 def test_jpeg_2000_is_at_its_best():
@@ -49,7 +50,7 @@ def test_rows_by_an_earlier_encoder_do_not_count():
 
 def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
   rng = np.random.default_rng(0)
-  codes = gaussjax.quantization.Codes(
+  codes = grids.Codes(
     cells=rng.integers(0, 4, (64, 2)),
     parts=rng.integers(0, 64, 64),
     minor=np.arange(64) % 4,
@@ -57,7 +58,7 @@ def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
     turn=np.zeros(64, int),
     colors=np.stack([np.arange(64) % 2, np.zeros(64, int), np.arange(64)], 1),  # 1, 0 and 6 bits
   )
-  grid = gaussjax.quantization.Grid(position=2.0, log_scale=0.1, color=0.1, eighths=0, bins=np.array([32]), level=0)
+  grid = grids.Grid(position=2.0, log_scale=0.1, color=0.1, eighths=0, bins=np.array([32]), level=0)
   bits = codec_levers.plain_bits(codes, grid, (128, 64, 3))
   # 9 x 4.5 cells of 16 pixels with their margins, 64 parts each; 4 scales of one ratio; 32 angles.
   assert bits == pytest.approx({"position": np.log2(9 * 4.5 * 64), "scale": 2, "turn": 5, "color": 7})

@@ -12,7 +12,8 @@ from absl.testing import parameterized
 from scenes import BLENDS, LINEAR_BLENDS, PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import drawing, geometry, image_io, rendering
+from gaussjax import geometry, image_io
+from gaussjax.rendering import dense, kernel, renderer
 
 
 class OracleTest(chex.TestCase):
@@ -33,15 +34,15 @@ def test_sizes(height, width, blend):
 
 def test_chunks_leave_no_seam(monkeypatch):
   gaussians = scene(30)
-  whole = dense(gaussians)
-  monkeypatch.setattr(rendering, "CHUNK_EVALUATIONS", 30 * 7)
-  np.testing.assert_allclose(dense(gaussians), whole, atol=1e-6)
+  whole = densely(gaussians)
+  monkeypatch.setattr(dense, "CHUNK_EVALUATIONS", 30 * 7)
+  np.testing.assert_allclose(densely(gaussians), whole, atol=1e-6)
 
 
-def dense(gaussians):
+def densely(gaussians):
   canvas = gaussians.canvas
   placed = geometry.geometry(gaussians)
-  rasterizer = rendering.dense(placed, canvas.height, canvas.width, tau=rendering.tail(canvas.cutoff))
+  rasterizer = dense.dense(placed, canvas.height, canvas.width, tau=kernel.tail(canvas.cutoff))
   return canvas.blend(rasterizer, gaussians.colors, canvas.background)
 
 
@@ -161,5 +162,5 @@ def test_senseless_sizes_are_refused(arguments):
 
 def test_coverage_is_the_sum_of_weights():
   gaussians = scene(20)._replace(log_weights=None)
-  measured = drawing.coverage(gaussians)
+  measured = renderer.coverage(gaussians)
   np.testing.assert_allclose(measured, oracle.weights(gaussians).sum(0), atol=1e-5)

@@ -12,6 +12,7 @@ import pytest
 
 import gaussjax
 from experiments import variants
+from gaussjax.fitting import recipes
 
 ROOT = Path(__file__).parent.parent
 
@@ -150,9 +151,9 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
 @pytest.mark.parametrize("name", variants.NAMES)
 def test_a_recipe_has_the_same_words_in_every_process(name):
   """Rows and checkpoints go by them; an address of a function would be another each time."""
-  text = gaussjax.recipes.describe(variants.recipe(name))
+  text = recipes.describe(variants.recipe(name))
   assert " at 0x" not in text and text.count("=") > 10
-  others = {gaussjax.recipes.describe(variants.recipe(other)) for other in variants.NAMES if other != name}
+  others = {recipes.describe(variants.recipe(other)) for other in variants.NAMES if other != name}
   assert text not in others
 
 

@@ -10,30 +10,32 @@ import pytest
 from scenes import BLENDS, PARAMETERIZATIONS, scene
 
 import gaussjax
-from gaussjax import drawing, geometry, optimizers, recipes, rendering, tiling
+from gaussjax import geometry
+from gaussjax.fitting import optimizers, recipes
+from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles
 
 CUTOFF = 3.5
-TAU = rendering.tail(CUTOFF)
+TAU = kernel.tail(CUTOFF)
 
 
-def lists_of(gaussians, *, tile=tiling.TILE, skin=0.0):
+def lists_of(gaussians, *, tile=tiles.TILE, skin=0.0):
   canvas = gaussians.canvas
   placed = geometry.geometry(gaussians)
-  ordered = canvas.blend not in rendering.LINEAR_BLENDS
-  like = tiling.empty(placed, canvas.height, canvas.width, tile=tile, max_blocks=int(ordered))
-  return tiling.allocate(placed, like, cutoff=canvas.cutoff, skin=skin)
+  ordered = canvas.blend not in blends.LINEAR_BLENDS
+  like = tiles.empty(placed, canvas.height, canvas.width, tile=tile, max_blocks=int(ordered))
+  return tiles.allocate(placed, like, cutoff=canvas.cutoff, skin=skin)
 
 
 @jax.jit
 def draw_tiled(gaussians, lists):
   placed = geometry.geometry(gaussians)
-  return rendering.picture(gaussians, tiling.tiled(placed, lists, tau=rendering.tail(gaussians.canvas.cutoff)))
+  return blends.picture(gaussians, splat.tiled(placed, lists, tau=kernel.tail(gaussians.canvas.cutoff)))
 
 
 @jax.jit
 def draw_dense(gaussians):
-  return rendering.picture(
-    gaussians, drawing.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
+  return blends.picture(
+    gaussians, renderer.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
   )
 
 
@@ -91,7 +93,7 @@ def test_tiled_is_dense(case):
 def test_for_every_tile_and_skin(blend, tile):
   gaussians = scene(50, 37, 53, blend=blend)
   wide = lists_of(gaussians, tile=tile, skin=3.0)
-  narrow = tiling.allocate(geometry.geometry(gaussians), wide, cutoff=CUTOFF)
+  narrow = tiles.allocate(geometry.geometry(gaussians), wide, cutoff=CUTOFF)
   assert narrow.required[1] < wide.required[1] or tile == (64, 64)
   assert_same(gaussians, wide, narrow)
 
@@ -125,7 +127,7 @@ def test_lists_hold_each_tile_that_a_support_meets_and_no_other(seed):
 def test_lists_built_on_the_host_are_those_built_within_jit():
   gaussians = scene(300, 85, 130)
   host = lists_of(gaussians, skin=0.7)
-  update = jax.jit(functools.partial(tiling.update, cutoff=CUTOFF))
+  update = jax.jit(functools.partial(tiles.update, cutoff=CUTOFF))
   jitted = update(geometry.geometry(gaussians), host, jnp.float32(0.7))
   assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), host) == jax.tree.map(
     lambda leaf: (leaf.shape, leaf.dtype), jitted
@@ -156,7 +158,7 @@ def test_lists_stay_exact_until_outrun():
   lists = lists_of(gaussians, skin=1.0)
   rng = np.random.default_rng(0)
   within = gaussians._replace(means=gaussians.means + rng.uniform(-0.6, 0.6, (50, 2)).astype(np.float32))
-  assert (tiling.drift(geometry.geometry(within), lists, cutoff=CUTOFF) <= lists.skins).all()
+  assert (tiles.drift(geometry.geometry(within), lists, cutoff=CUTOFF) <= lists.skins).all()
   assert_same(within, lists)
 
 
@@ -165,8 +167,8 @@ def test_refresh_notices_every_kind_of_change(change):
   gaussians = scene(50, 37, 53)
   long = gaussians.shape.log_scales.at[7].set(jnp.array([2.5, 0.0]))
   gaussians = gaussians._replace(shape=gaussians.shape._replace(log_scales=long))
-  neighbors = tiling.Neighbors(lists_of(gaussians, skin=1.0), jnp.float32(1.0), jnp.int32(0))
-  refresh = jax.jit(functools.partial(tiling.refresh, cutoff=CUTOFF))
+  neighbors = tiles.Neighbors(lists_of(gaussians, skin=1.0), jnp.float32(1.0), jnp.int32(0))
+  refresh = jax.jit(functools.partial(tiles.refresh, cutoff=CUTOFF))
   kept, _ = refresh(geometry.geometry(gaussians), neighbors)
   assert kept.age == 1 and kept.skin == 1.0
   if change == "means":
@@ -185,12 +187,12 @@ def test_refresh_notices_every_kind_of_change(change):
 def test_overflow_is_seen_and_mended():
   few, many = scene(20, 60, 80, log_scale=(0, 0.1)), scene(20, 60, 80, log_scale=(6, 0.1))
   placed = geometry.geometry(few)
-  lists = tiling.allocate(placed, tiling.empty(placed, 60, 80, size=150), cutoff=CUTOFF)
-  assert lists.ids.shape == (150,) and not tiling.overflowed(lists)
-  crowded = tiling.update(geometry.geometry(many), lists, jnp.float32(0), cutoff=CUTOFF)
-  assert tiling.overflowed(crowded)
-  grown = tiling.allocate(geometry.geometry(many), lists, cutoff=CUTOFF)
-  assert grown.ids.shape[0] >= 400 and not tiling.overflowed(grown)
+  lists = tiles.allocate(placed, tiles.empty(placed, 60, 80, size=150), cutoff=CUTOFF)
+  assert lists.ids.shape == (150,) and not tiles.overflowed(lists)
+  crowded = tiles.update(geometry.geometry(many), lists, jnp.float32(0), cutoff=CUTOFF)
+  assert tiles.overflowed(crowded)
+  grown = tiles.allocate(geometry.geometry(many), lists, cutoff=CUTOFF)
+  assert grown.ids.shape[0] >= 400 and not tiles.overflowed(grown)
   assert_same(many, grown)
 
 
@@ -199,18 +201,18 @@ def test_the_first_lists_are_large_enough(log_scale):
   gaussians = scene(800, 300, 500, log_scale=(log_scale, 0.7))
   gaussians = gaussians._replace(means=gaussians.means.at[:50].set(geometry.PARKED))
   placed = geometry.geometry(gaussians)
-  expected = tiling.expected_pairs(placed, 300, 500, cutoff=CUTOFF)
+  expected = tiles.expected_pairs(placed, 300, 500, cutoff=CUTOFF)
   assert expected == pytest.approx(int(lists_of(gaussians).required[1]), rel=0.05)
 
 
 def test_more_pairs_than_any_memory_holds_are_refused(monkeypatch):
-  monkeypatch.setattr(tiling.lists, "MAX_PAIRS", 10_000)
+  monkeypatch.setattr(tiles, "MAX_PAIRS", 10_000)
   with pytest.raises(ValueError, match="expected fewer or smaller"):
     lists_of(scene(701, 64, 64, log_scale=(12, 0.1)))
   with pytest.raises(ValueError, match="expected fewer or smaller"):
     gaussjax.render(scene(701, 64, 64, log_scale=(12, 0.1)))
   counts = jnp.full(70_001, 2**20, jnp.int32)  # 7e10, which wraps in 32 bits
-  assert tiling.lists.saturating_sum(counts) == 10_001
+  assert tiles.saturating_sum(counts) == 10_001
 
 
 def operands(seed=0):
@@ -224,23 +226,23 @@ def operands(seed=0):
 
 
 def dense_splat(placed, values):
-  return rendering.dense(placed, 37, 53, tau=TAU).splat(values)
+  return dense.dense(placed, 37, 53, tau=TAU).splat(values)
 
 
 def test_the_adjoint():
   placed, values, _, _, image, lists = operands()
-  pulled = tiling.splat_adjoint(placed, image, lists, TAU)
+  pulled = splat.splat_adjoint(placed, image, lists, TAU)
   np.testing.assert_allclose(pulled, jax.vjp(lambda v: dense_splat(placed, v), values)[1](image)[0], atol=1e-4)
-  left = jnp.vdot(tiling.splat(placed, values, lists, TAU), image)
+  left = jnp.vdot(splat.splat(placed, values, lists, TAU), image)
   np.testing.assert_allclose(left, jnp.vdot(values, pulled), rtol=1e-4)
 
 
 def test_the_jvp_and_its_transpose():
   placed, values, placed_dot, values_dot, image, lists = operands()
-  found = tiling.splat_jvp(placed, values, placed_dot, values_dot, lists, TAU)
+  found = splat.splat_jvp(placed, values, placed_dot, values_dot, lists, TAU)
   _, expected = jax.jvp(dense_splat, (placed, values), (placed_dot, values_dot))
   np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-  _, pull = jax.vjp(lambda p, v: tiling.splat(p, v, lists, TAU), placed, values)
+  _, pull = jax.vjp(lambda p, v: splat.splat(p, v, lists, TAU), placed, values)
   pulled = pull(image)
   inner = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(pulled), [*placed_dot, values_dot], strict=True))
   np.testing.assert_allclose(inner, jnp.vdot(found, image), rtol=1e-3)
@@ -249,7 +251,7 @@ def test_the_jvp_and_its_transpose():
 def test_the_composite_wants_lists_made_for_it():
   placed, values, *_, lists = operands()
   with pytest.raises(ValueError, match="max_blocks"):
-    tiling.composite(placed, values, jnp.ones(30), lists, TAU)
+    splat.composite(placed, values, jnp.ones(30), lists, TAU)
 
 
 @pytest.mark.parametrize("blend", [BLENDS[0], BLENDS[2]])
@@ -257,8 +259,8 @@ def test_a_stack_of_sets_is_drawn_like_each_alone(blend):
   sets = [scene(40, 30, 40, blend=blend, seed=seed) for seed in range(3)]
   like = lists_of(sets[0])
   for one in sets:
-    like = tiling.allocate(geometry.geometry(one), like, cutoff=CUTOFF)
-  lists = [tiling.allocate(geometry.geometry(one), like, cutoff=CUTOFF) for one in sets]
+    like = tiles.allocate(geometry.geometry(one), like, cutoff=CUTOFF)
+  lists = [tiles.allocate(geometry.geometry(one), like, cutoff=CUTOFF) for one in sets]
   stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
   total = lambda gaussians, lists: jnp.sum(jnp.square(draw_tiled(gaussians, lists)))
   gradients = jax.vmap(jax.grad(total))(stack(sets), stack(lists))
@@ -286,7 +288,7 @@ def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64):
   recipe = recipes.Recipe(lambda *_: ellipses, learning_rate=0.2)
   histories = []
   for evaluations in (0, 2**40):
-    monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", evaluations)
+    monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", evaluations)
     result = gaussjax.fit(target().astype(float), num_gaussians=60, preset=recipe, stop=gaussjax.Stop(max_steps=20))
     assert bool(result.state.lists) == (evaluations == 0)
     histories.append([record["loss"] for record in result.history])
@@ -294,14 +296,14 @@ def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64):
 
 
 def test_a_stack_of_images_is_fitted_like_each_alone(monkeypatch):
-  monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", 0)
+  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
   recipe = recipes.Recipe()
   fitter = recipes.make_fitter(recipe, 32, 40)
   images = [jnp.asarray(target(32, 40, seed)) for seed in range(2)]
   params = [recipes.start(jax.random.key(7), image, 30, recipe) for image in images]
-  like = drawing.allocate(params[0])
-  like = like._replace(lists=tiling.empty(geometry.geometry(params[0]), 32, 40, size=900))
-  states = [fitter.init(one)._replace(lists=drawing.allocate(one, like)) for one in params]
+  like = renderer.allocate(params[0])
+  like = like._replace(lists=tiles.empty(geometry.geometry(params[0]), 32, 40, size=900))
+  states = [fitter.init(one)._replace(lists=renderer.allocate(one, like)) for one in params]
   stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
   step = jax.jit(jax.vmap(fitter.step, in_axes=(0, 0, None)))
   batch, alone = stack(states), states[1]
@@ -313,7 +315,7 @@ def test_a_stack_of_images_is_fitted_like_each_alone(monkeypatch):
 
 
 def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
-  monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", 0)
+  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
   # A constant rate makes the longer fit's first steps those of the shorter: the capacity grows alike.
   recipe = recipes.Recipe(schedule=optimizers.constant)
   fit = functools.partial(gaussjax.fit, target(), num_gaussians=61, preset=recipe)
@@ -331,8 +333,8 @@ def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
 @pytest.mark.parametrize(("height", "width"), [(19, 20), (37, 53)])
 def test_a_set_of_another_size_is_drawn_without_compiling(height, width):
   """Dense and tiled; nor is what the host prepares: in numpy nothing is compiled for each size."""
-  padded = geometry.padded(scene(50, height, width), tiling.capacity(50))
-  assert (drawing.allocate(padded) == ()) == (height == 19)
+  padded = geometry.padded(scene(50, height, width), tiles.capacity(50))
+  assert (renderer.allocate(padded) == ()) == (height == 19)
   gaussjax.render(scene(50, height, width))
   compiled = []
   listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
@@ -350,12 +352,12 @@ def test_drawing_larger_and_cropped_uses_lists_too(monkeypatch):
   gaussians = scene(50, 37, 53)
   arguments = {"height": 91, "viewport": (3.0, 2.0, 45.0, 30.0)}
   dense = gaussjax.render(gaussians, **arguments)
-  monkeypatch.setattr(drawing, "DENSE_EVALUATIONS", 0)
+  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
   np.testing.assert_allclose(gaussjax.render(gaussians, **arguments), dense, atol=1e-5)
 
 
 def test_a_kernel_is_lowered_for_cuda_without_one():
   placed, values, *_, lists = operands()
-  loss = lambda placed, values, lists: jnp.sum(tiling.splat(placed, values, lists, TAU))
+  loss = lambda placed, values, lists: jnp.sum(splat.splat(placed, values, lists, TAU))
   traced = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(placed, values, lists)
   assert "stablehlo" in traced.lower(lowering_platforms=("cuda",)).as_text()

@@ -10,7 +10,9 @@ from jax.test_util import check_grads
 import gaussjax
 from experiments import runner
 from experiments.runner import Criterion
-from gaussjax import geometry, recipes, rendering
+from gaussjax import geometry
+from gaussjax.fitting import recipes
+from gaussjax.rendering import blends
 
 SEEDS = range(5)
 PATTERN_SIZE = 128
@@ -79,7 +81,7 @@ def gradients_criterion() -> Criterion:
   checked = 0
   with jax.enable_x64(True):
     for parameterize in (geometry.to_euler, geometry.to_cholesky, geometry.to_log_cholesky):
-      for blend in (rendering.weighted_average, rendering.accumulated_sum):
+      for blend in (blends.weighted_average, blends.accumulated_sum):
         checked += check_gradients(parameterize, blend)
   return Criterion("gradients against differences", f"{checked} fields agree", "rtol 1e-4", True)
 

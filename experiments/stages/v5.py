@@ -4,20 +4,20 @@ import jax
 
 from experiments import reference
 from experiments.runner import Criterion, NotMeasuredError
-from gaussjax import drawing, rendering
+from gaussjax.rendering import blends, renderer
 
 
 def measure() -> list[Criterion]:
   """Frames a second of both linear blends, lists prebuilt. Raises NotMeasuredError without a GPU."""
   if jax.default_backend() not in ("gpu", "cuda", "rocm"):
     raise NotMeasuredError(f"needs a GPU, got {jax.default_backend()}")
-  return [frames_criterion(blend) for blend in (rendering.accumulated_sum, rendering.weighted_average)]
+  return [frames_criterion(blend) for blend in (blends.accumulated_sum, blends.weighted_average)]
 
 
 def frames_criterion(blend) -> Criterion:
   """One blend's median of nine frames."""
   gaussians = reference.scene(512, 768, 10_000, blend=blend)
-  draw = jax.jit(lambda g, lists: rendering.picture(g, drawing.rasterizer(g, lists, 512, 768)))
-  milliseconds, _ = reference.time_ms(draw, gaussians, drawing.allocate(gaussians))
+  draw = jax.jit(lambda g, lists: blends.picture(g, renderer.rasterizer(g, lists, 512, 768)))
+  milliseconds, _ = reference.time_ms(draw, gaussians, renderer.allocate(gaussians))
   rate = 1000 / milliseconds
   return Criterion(f"{blend.__name__}: frames a second", f"{rate:.0f}", "at least 1000", rate >= 1000)

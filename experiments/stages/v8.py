@@ -45,8 +45,9 @@ def lines(key, image, num_gaussians):
   import jax.numpy as jnp
 
   import gaussjax
+  from gaussjax.fitting import initializers
 
-  gaussians = gaussjax.initializers.random(key, image, num_gaussians)
+  gaussians = initializers.random(key, image, num_gaussians)
   stretch = jax.random.uniform(key, (num_gaussians, 1), maxval=jnp.log(200.0) / 2)
   euler = gaussjax.geometry.to_euler(gaussians.shape)
   log_scales = euler.log_scales + stretch * jnp.array([1.0, -1.0])

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from gaussjax import clock, density, fitting, geometry, image_io, recipes, rendering
+from gaussjax import geometry, image_io
+from gaussjax.fitting import clock, density, loop, recipes
+from gaussjax.rendering import blends
 from gaussjax.types import FitResult, Stop
 
 # Relocation among as many Gaussians as a pass may show: the rest stay parked, and new ones take such places first.
@@ -37,7 +39,7 @@ def fit_passes(
   steps: int = 2000,
   seed: int = 0,
   preset: str | recipes.Recipe = "balanced",
-  progress_fn: fitting.Progress | None = None,
+  progress_fn: loop.Progress | None = None,
 ) -> tuple[FitResult, list[Pass]]:
   """Fits `image` `[H, W, C]` in `passes` of nearly equal numbers of steps, `steps` together.
 
@@ -53,7 +55,7 @@ def fit_passes(
     raise ValueError(f"got passes={passes}, expected 1 to {min(num_gaussians, steps)}")
   if not 0 < first <= 1:
     raise ValueError(f"got first={first}, expected a share above 0, at most 1")
-  if recipe.blend is not rendering.weighted_average:
+  if recipe.blend is not blends.weighted_average:
     raise ValueError(f"got the blend {recipe.blend.__name__}, expected weighted_average")
   target = jnp.asarray(image_io.as_image(image))
   key_start, key_births = jax.random.split(jax.random.key(seed))
@@ -62,21 +64,21 @@ def fit_passes(
   shown = [max(1, round(num_gaussians * (1 - to_come(later)))) for later in reversed(range(passes))]
   params = geometry.padded(recipes.start(key_start, target, shown[0], recipe), num_gaussians)
   # Passes meet where density control would be due in one fit, so that their own rounds come in its stead.
-  unit = fitting.CONTROL_EVERY if steps >= passes * fitting.CONTROL_EVERY else 1
+  unit = loop.CONTROL_EVERY if steps >= passes * loop.CONTROL_EVERY else 1
   bounds = [*(steps * index // (passes * unit) * unit for index in range(passes)), steps]
   growing = recipe._replace(policy=_GROW)
-  history, report = list[fitting.Record](), list[Pass]()
+  history, report = list[loop.Record](), list[Pass]()
   with clock.stepping_clock() as seconds:
-    kept = fitting.begin(fitter.init(params))
+    kept = loop.begin(fitter.init(params))
     for index, (done, until) in enumerate(itertools.pairwise(bounds)):
       state = kept.state._replace(params=kept.best)
       if index:
         key = jax.random.fold_in(key_births, index)
         state = recipes.control(growing, shown[index], key, state, target, done / steps)
-      begun = fitting.begin(state._replace(step=jnp.full_like(state.step, done)))
+      begun = loop.begin(state._replace(step=jnp.full_like(state.step, done)))
       host = recipes.host(growing if recipe.policy else recipe, shown[index], seconds, progress_fn)
       stop = Stop(max_steps=until)
-      ended = fitting.run(key_births, fitter, begun, target, stop=stop, host=host, total=steps)
+      ended = loop.run(key_births, fitter, begun, target, stop=stop, host=host, total=steps)
       before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
       best = min(ended.history, key=lambda record: record["loss"])["psnr"]
       improved = best > before

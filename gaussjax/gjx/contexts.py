@@ -1,7 +1,7 @@
 """Codes to bytes and back: what is coded after what, and under which context. The format is docs/format.md.
 
-One function writes and reads: with an entropy.Encoder it codes the numbers it is given, with a Decoder the ones it
-finds, and either way it returns them.
+One function writes and reads: with an Encoder of range_coder it codes the numbers it is given, with a Decoder
+those it finds, and either way it returns them.
 """
 
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gaussjax import entropy, quantization
-from gaussjax.quantization import Codes, Grid, Steps
+from gaussjax.gjx import grids, range_coder
+from gaussjax.gjx.grids import Codes, Grid, Steps
 
 MAX_CELL = 1 << 15  # of either coordinate
 NEIGHBORS = 4  # already coded Gaussians that a prediction is made from
@@ -44,12 +44,12 @@ class _Layout:
 
   def __init__(self) -> None:
     self.gap = 0
-    self.mantissa = self.gap + 16 * entropy.UNARY
+    self.mantissa = self.gap + 16 * range_coder.UNARY
     self.minor = self.mantissa + MAX_CLASS + 1
-    self.ratio = self.minor + SPREADS * entropy.SIGNED_MODELS
-    self.turn = self.ratio + SPREADS * entropy.SIGNED_MODELS
+    self.ratio = self.minor + SPREADS * range_coder.SIGNED_MODELS
+    self.turn = self.ratio + SPREADS * range_coder.SIGNED_MODELS
     self.color = self.turn + 3 * OCTANTS
-    self.per_channel = 4 * SPREADS * entropy.SIGNED_MODELS
+    self.per_channel = 4 * SPREADS * range_coder.SIGNED_MODELS
     self.total = self.color + MAX_CHANNELS * self.per_channel
 
 
@@ -106,7 +106,7 @@ def fitted_predictors(layers: list[Codes], grid: Grid) -> list[Predictor]:
   near, weights = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
   weights = weights / np.maximum(weights.sum(1, keepdims=True), 1)
   minor, ratio, colors = (np.concatenate([getattr(layer, name) for layer in layers]) for name in FIELDS)
-  units = quantization.color_unit(quantization.level(minor, ratio, grid))
+  units = grids.color_unit(grids.level(minor, ratio, grid))
   one = np.ones(len(minor))
   predictors = [_fitted(minor, one, None, near, weights), _fitted(ratio, one, minor, near, weights)]
   return predictors + [_fitted(channel * units, units, None, near, weights) for channel in colors.T]
@@ -137,7 +137,7 @@ def code_layer(
 ) -> Codes:
   """Codes a layer of `count` Gaussians after those of `earlier`; `codes` (ordered) if it is written, None if read.
 
-  Raises entropy.DamagedError for numbers that no writer makes.
+  Raises range_coder.DamagedError for numbers that no writer makes.
   """
   if codes is None:
     empty = np.zeros(count, np.int64)
@@ -146,7 +146,7 @@ def code_layer(
   coder.field = "position"
   morton = _code_positions(coder, interleave(codes.cells).tolist())
   cells = deinterleave(np.array(morton, np.int64))
-  parts = [coder.even(2 * quantization.SPLIT, value) for value in codes.parts.tolist()]
+  parts = [coder.even(2 * grids.SPLIT, value) for value in codes.parts.tolist()]
   near, weights = neighbors(cells, [layer.cells for layer in earlier])
   context = list(zip(near.tolist(), weights.tolist(), strict=True))
 
@@ -158,16 +158,15 @@ def code_layer(
   minor = _code_logs(coder, LAYOUT.minor, predictors[0], codes.minor.tolist(), together("minor"), context, still)
   ratio = _code_logs(coder, LAYOUT.ratio, predictors[1], codes.ratio.tolist(), together("ratio"), context, minor)
   if min(ratio, default=0) < 0:
-    raise entropy.DamagedError("a scale is out of range")
-  counts = quantization.bins(np.array(ratio, np.int64), grid)
-  before = [turn for layer in earlier for turn in _angles(layer.turn, quantization.bins(layer.ratio, grid))]
+    raise range_coder.DamagedError("a scale is out of range")
+  counts = grids.bins(np.array(ratio, np.int64), grid)
+  before = [turn for layer in earlier for turn in _angles(layer.turn, grids.bins(layer.ratio, grid))]
   coder.field = "turn"
   turn = _code_turns(coder, codes.turn.tolist(), counts.tolist(), before, context)
-  levels = quantization.level(np.array(minor, np.int64), np.array(ratio, np.int64), grid)
-  units = quantization.color_unit(levels).tolist()
+  levels = grids.level(np.array(minor, np.int64), np.array(ratio, np.int64), grid)
+  units = grids.color_unit(levels).tolist()
   known = [
-    (layer.colors * quantization.color_unit(quantization.level(layer.minor, layer.ratio, grid))[:, None])
-    for layer in earlier
+    (layer.colors * grids.color_unit(grids.level(layer.minor, layer.ratio, grid))[:, None]) for layer in earlier
   ]
   colors, classes = [], [0] * count
   coder.field = "color"
@@ -184,10 +183,10 @@ def code_layer(
 
 def field_bits(layers: list[Codes], channels: int, steps: Steps) -> dict[str, float]:
   """Bits that each field takes, all layers together."""
-  grid, models, totals = quantization.grid(steps), entropy.Models(NUM_MODELS), dict[str, float]()
+  grid, models, totals = grids.grid(steps), range_coder.Models(NUM_MODELS), dict[str, float]()
   predictors = fitted_predictors(layers, grid)
   for index, layer in enumerate(layers):
-    meter = entropy.Meter(models)
+    meter = range_coder.Meter(models)
     code_layer(meter, len(layer.minor), channels, grid, predictors, layers[:index], layer)
     for field, bits in meter.bits.items():
       totals[field] = totals.get(field, 0.0) + bits
@@ -199,13 +198,13 @@ def _code_positions(coder, morton: list[int]) -> list[int]:
   coded, last, context = [], 0, 8 * 16
   for value in morton:
     gap = value - last
-    size = coder.magnitude(LAYOUT.gap + min(context >> 4, 15) * entropy.UNARY, gap.bit_length())
+    size = coder.magnitude(LAYOUT.gap + min(context >> 4, 15) * range_coder.UNARY, gap.bit_length())
     if size > MAX_CLASS:
-      raise entropy.DamagedError("a position is out of range")
+      raise range_coder.DamagedError("a position is out of range")
     gap = _code_below(coder, LAYOUT.mantissa + size, size, gap)
     last += gap
     if last >= MAX_CELL**2:
-      raise entropy.DamagedError("a position is out of range")
+      raise range_coder.DamagedError("a position is out of range")
     coded.append(last)
     context += ((size << 4) - context) >> 2
   return coded
@@ -262,10 +261,10 @@ def _code_logs(coder, base: int, predictor: Predictor, values: list[int], known:
   for value, other, (near, weights) in zip(values, along, context, strict=True):
     mean, spread = _predict(predictor, known, near, weights)
     mean += predictor.slope * other >> SHIFT
-    model = base + min(spread.bit_length(), SPREADS - 1) * entropy.SIGNED_MODELS
+    model = base + min(spread.bit_length(), SPREADS - 1) * range_coder.SIGNED_MODELS
     value = mean + coder.signed(model, value - mean)
     if abs(value) > MAX_LOG_CODE:
-      raise entropy.DamagedError("a scale is out of range")
+      raise range_coder.DamagedError("a scale is out of range")
     known.append(value)
   return known[first:]
 
@@ -305,12 +304,12 @@ def _code_colors(coder, base: int, predictor: Predictor, values, units, known, c
   known, coded, after = list(known), [], []
   for value, unit, (near, weights), kind in zip(values, units, context, classes, strict=True):
     mean, spread = _predict(predictor, known, near, weights)
-    model = base + (4 * min((spread // unit).bit_length(), SPREADS - 1) + kind) * entropy.SIGNED_MODELS
+    model = base + (4 * min((spread // unit).bit_length(), SPREADS - 1) + kind) * range_coder.SIGNED_MODELS
     mean = (mean + (unit >> 1)) // unit
     surprise = coder.signed(model, value - mean)
     value = mean + surprise
     if abs(value) > MAX_COLOR_CODE:
-      raise entropy.DamagedError("a colour is out of range")
+      raise range_coder.DamagedError("a colour is out of range")
     coded.append(value)
     known.append(value * unit)
     after.append(min(abs(surprise).bit_length(), 3))

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import geometry, numerics, similarity
+from gaussjax import geometry, numerics
+from gaussjax.quality import similarity
 from gaussjax.types import Array, Euler, Gaussians
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
-from gaussjax import codec, entropy, quantization
-from gaussjax.quantization import Codes, Steps
+from gaussjax.gjx import contexts, grids, range_coder
+from gaussjax.gjx.grids import Codes, Steps
 
 SIGNATURE = b"\x8bGJX"
 VERSION = 2  # files of version 1, before any release, had other angles
@@ -74,7 +74,7 @@ def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None
   head = struct.pack(HEADER_FORMAT, VERSION, VERSION, *size, header.layers, *fixed, *header.steps)
   head += struct.pack(f">{header.channels}h", *header.background)
   parts = [SIGNATURE, chunk(HEADER, head)]
-  layers = [codec.ordered(layer) for layer in layers]
+  layers = [contexts.ordered(layer) for layer in layers]
   parts += [chunk(LAYER, data) for data in _layer_bytes(header, layers)]
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
@@ -82,14 +82,14 @@ def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None
 
 def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
   """The layers' chunks. Models go on from layer to layer, the coder begins anew."""
-  grid, models, written = quantization.grid(header.steps), entropy.Models(codec.NUM_MODELS), []
-  predictors = codec.fitted_predictors(layers, grid)
+  grid, models, written = grids.grid(header.steps), range_coder.Models(contexts.NUM_MODELS), []
+  predictors = contexts.fitted_predictors(layers, grid)
   for index, layer in enumerate(layers):
     count = len(layer.minor)
-    coder = entropy.Encoder(models)
+    coder = range_coder.Encoder(models)
     if index == 0:
-      codec.code_predictors(coder, header.channels, predictors)
-    codec.code_layer(coder, count, header.channels, grid, predictors, layers[:index], layer)
+      contexts.code_predictors(coder, header.channels, predictors)
+    contexts.code_layer(coder, count, header.channels, grid, predictors, layers[:index], layer)
     written.append(varint(count) + coder.finish().ljust(count, b"\0"))
   return written
 
@@ -189,7 +189,7 @@ def _header(body: bytes, limits: Limits) -> Header:
     ("height", height, 1, limits.pixels),
     ("width", width, 1, limits.pixels),
     ("pixels", height * width, 1, limits.pixels),
-    ("channels", channels, 1, codec.MAX_CHANNELS),
+    ("channels", channels, 1, contexts.MAX_CHANNELS),
     ("layers", layers, 1, MAX_LAYERS),
     ("blend", blend, 0, len(BLENDS) - 1),
     ("cutoff", cutoff, FIXED // 2, 8 * FIXED),
@@ -219,15 +219,15 @@ def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Codes]:
     streams.append(body[begin:])
   if sum(counts) > limits.gaussians:
     raise FormatError(f"got {sum(counts)} Gaussians, expected at most {limits.gaussians}")
-  grid, models, layers = quantization.grid(header.steps), entropy.Models(codec.NUM_MODELS), list[Codes]()
-  predictors: list[codec.Predictor] = []
+  grid, models, layers = grids.grid(header.steps), range_coder.Models(contexts.NUM_MODELS), list[Codes]()
+  predictors: list[contexts.Predictor] = []
   for count, stream in zip(counts, streams, strict=True):
-    coder = entropy.Decoder(models, stream)
+    coder = range_coder.Decoder(models, stream)
     try:
       if not layers:
-        predictors = codec.code_predictors(coder, header.channels, None)
-      layers.append(codec.code_layer(coder, count, header.channels, grid, predictors, layers, None))
-    except entropy.DamagedError as error:
+        predictors = contexts.code_predictors(coder, header.channels, None)
+      layers.append(contexts.code_layer(coder, count, header.channels, grid, predictors, layers, None))
+    except range_coder.DamagedError as error:
       raise FormatError(f"damaged: {error}") from None
   return layers
 

@@ -1,18 +1,20 @@
 """Drawing a set by the renderer that is fastest for it: dense for small scenes, tiled for all others.
 
-What a renderer keeps between draws is `lists`: tiling.Neighbors, or () for the dense one, which needs none.
+What a renderer keeps between draws is `lists`: tiles.Neighbors, or () for the dense one, which needs none.
 """
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import geometry, rendering, tiling
+from gaussjax import geometry
+from gaussjax.rendering import blends, dense, kernel, splat, tiles
 from gaussjax.types import Array, Canvas, Gaussians
 
 # Gaussian-pixel pairs below which the dense renderer is the faster one (measured, BUILD_NOTES.md).
@@ -22,7 +24,7 @@ DENSE_EVALUATIONS = 2**17
 # BUILD_NOTES.md), so that one program mostly serves it to its end.
 FIT_ROOM = 1.7
 
-Lists = tiling.Neighbors | tuple[()]
+Lists = tiles.Neighbors | tuple[()]
 
 
 def allocate(gaussians: Gaussians, like: Lists | None = None) -> Lists:
@@ -47,32 +49,32 @@ def _allocate(
     skin, lists = like.skin, like.lists
   else:
     skin = jax.device_put(np.zeros((), placed.means.dtype))
-    blocks = int(canvas.blend not in rendering.LINEAR_BLENDS)
-    size = tiling.capacity(math.ceil(room * tiling.expected_pairs(placed, height, width, cutoff=canvas.cutoff)))
-    lists = tiling.empty(placed, height, width, size=size, max_blocks=blocks)
-  lists = tiling.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
-  return tiling.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
+    blocks = int(canvas.blend not in blends.LINEAR_BLENDS)
+    size = tiles.capacity(math.ceil(room * tiles.expected_pairs(placed, height, width, cutoff=canvas.cutoff)))
+    lists = tiles.empty(placed, height, width, size=size, max_blocks=blocks)
+  lists = tiles.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
+  return tiles.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
 
 
 def refresh(gaussians: Gaussians, lists: Lists) -> tuple[Lists, Array]:
   """Lists that are valid for this set at the fitted size, and whether they overflowed. Jit."""
   if not lists:
     return (), jnp.array(False)
-  return tiling.refresh(geometry.geometry(gaussians), lists, cutoff=geometry.canvas_of(gaussians).cutoff)
+  return tiles.refresh(geometry.geometry(gaussians), lists, cutoff=geometry.canvas_of(gaussians).cutoff)
 
 
-def rasterizer(gaussians: Gaussians, lists: Lists, height: int, width: int) -> rendering.Rasterizer:
+def rasterizer(gaussians: Gaussians, lists: Lists, height: int, width: int) -> kernel.Rasterizer:
   """The set on a pixel grid, by the renderer whose `lists` these are."""
   return _rasterizer(geometry.geometry(gaussians), geometry.canvas_of(gaussians), lists, height, width)
 
 
 def _rasterizer(
   placed: geometry.Geometry, canvas: Canvas, lists: Lists, height: int, width: int
-) -> rendering.Rasterizer:
-  tau = rendering.tail(canvas.cutoff)
+) -> kernel.Rasterizer:
+  tau = kernel.tail(canvas.cutoff)
   if not lists:
-    return rendering.dense(placed, height, width, tau=tau)
-  return tiling.tiled(placed, lists.lists, tau=tau)
+    return dense.dense(placed, height, width, tau=tau)
+  return splat.tiled(placed, lists.lists, tau=tau)
 
 
 def render(
@@ -97,8 +99,8 @@ def render(
     gaussians = gaussians._replace(canvas=dataclasses.replace(canvas, background=colour))
   traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gaussians))
   if not traced:
-    gaussians = geometry.padded(gaussians, tiling.capacity(len(gaussians.means)))
-  placed = _place(gaussians, rendering.output_affine(np.asarray(view, gaussians.means.dtype), height, width))
+    gaussians = geometry.padded(gaussians, tiles.capacity(len(gaussians.means)))
+  placed = _place(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
   lists: Lists = ()
   if not traced and not _is_small(gaussians, height, width):
     lists = _allocate(placed, canvas, height, width, None, 1.0)
@@ -135,10 +137,17 @@ def coverage(gaussians: Gaussians) -> Array:
 @jax.jit
 def _coverage(gaussians: Gaussians, lists: Lists) -> Array:
   canvas = geometry.canvas_of(gaussians)
-  return rendering.coverage(rasterizer(gaussians, lists, canvas.height, canvas.width))
+  return blends.coverage(rasterizer(gaussians, lists, canvas.height, canvas.width))
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width"))
 def _render(gaussians: Gaussians, placed: geometry.Geometry, lists: Lists, *, height: int, width: int) -> Array:
   on = _rasterizer(placed, geometry.canvas_of(gaussians), lists, height, width)
-  return rendering.picture(gaussians, on)
+  return blends.picture(gaussians, on)
+
+
+def output_affine(viewport: Array | NDArray, height: int, width: int) -> geometry.Affine:
+  """The map of the `viewport` `[4]`, (left, top, right, bottom) in fitted pixels, to `height` x `width` ones."""
+  left_top, right_bottom = viewport[:2], viewport[2:]
+  size: Any = np.array([width, height], viewport.dtype)
+  return geometry.Affine(size / (right_bottom - left_top), left_top)  # type: ignore[arg-type]

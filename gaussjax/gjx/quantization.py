@@ -14,19 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import (
-  codec,
-  drawing,
-  fitting,
-  losses,
-  metrics,
-  optimizers,
-  quantization,
-  rate,
-  recipes,
-  rendering,
-)
-from gaussjax.quantization import Codes, Steps
+from gaussjax.fitting import loop, optimizers, recipes
+from gaussjax.gjx import contexts, grids, rate
+from gaussjax.gjx.grids import Codes, Steps
+from gaussjax.quality import losses, metrics
+from gaussjax.rendering import blends, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
 # Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
@@ -39,8 +31,8 @@ EXCESS = 0.023  # what rounding one number of each Gaussian may add to the squar
 
 def finest(height: int, width: int) -> Steps:
   """Steps below which numbers would not fit: 32 bits of `snap`, and the cells of a picture of this size."""
-  side = (1 + 2 * quantization.MARGIN) * max(height, width) / (codec.MAX_CELL - 1)
-  position = quantization.code_of(side / 2**quantization.SPLIT) + 1
+  side = (1 + 2 * grids.MARGIN) * max(height, width) / (contexts.MAX_CELL - 1)
+  position = grids.code_of(side / 2**grids.SPLIT) + 1
   return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
 
 
@@ -62,10 +54,10 @@ _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins
 
 def balanced_steps(fitted: Gaussians, target: Array) -> Steps:
   """Steps with which each number of a Gaussian adds EXCESS to the squared error, field by field."""
-  lists = drawing.allocate(fitted)
+  lists = renderer.allocate(fitted)
 
   def squared_error(gaussians: Gaussians) -> float:
-    return float(_squared_error(gaussians, drawing.allocate(gaussians, lists), target))
+    return float(_squared_error(gaussians, renderer.allocate(gaussians, lists), target))
 
   base = squared_error(fitted)
   found, least = {}, finest(*target.shape[:2])
@@ -81,29 +73,29 @@ def balanced_steps(fitted: Gaussians, target: Array) -> Steps:
   return Steps(**found)
 
 
-_snap = jax.jit(quantization.snap)
+_snap = jax.jit(grids.snap)
 
 
 def snapped(gaussians: Gaussians, steps: Steps) -> Gaussians:
   """The set with every number at the nearest point of its grid."""
-  return _snap(gaussians, quantization.grid(steps))[0]
+  return _snap(gaussians, grids.grid(steps))[0]
 
 
 def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
   """The integers, of numpy, nearest to a set on the grids of `steps`."""
-  _, coded = _snap(gaussians, quantization.grid(steps))
+  _, coded = _snap(gaussians, grids.grid(steps))
   return Codes(*[np.asarray(field).astype(np.int64) for field in coded])
 
 
 @jax.jit
-def _squared_error(gaussians: Gaussians, lists: drawing.Lists, target: Array) -> Array:
-  rasterizer = drawing.rasterizer(gaussians, lists, target.shape[0], target.shape[1])
-  return metrics.mse(rendering.picture(gaussians, rasterizer), target)
+def _squared_error(gaussians: Gaussians, lists: renderer.Lists, target: Array) -> Array:
+  rasterizer = renderer.rasterizer(gaussians, lists, target.shape[0], target.shape[1])
+  return metrics.mse(blends.picture(gaussians, rasterizer), target)
 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:
   """dB of a set at its fitted size against `target` `[H, W, C]`, not rounded to 8 bits."""
-  return -10 * math.log10(max(float(_squared_error(gaussians, drawing.allocate(gaussians), target)), 1e-12))
+  return -10 * math.log10(max(float(_squared_error(gaussians, renderer.allocate(gaussians), target)), 1e-12))
 
 
 def quantize(
@@ -119,7 +111,7 @@ def quantize(
 
   `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says who is rounded when.
   """
-  grid = quantization.grid(steps)
+  grid = grids.grid(steps)
   height, width, _ = target.shape
   fitter, count = _stage_fitter(height, width), len(fitted.means)
   rank = jax.random.permutation(jax.random.key(seed), count)
@@ -130,14 +122,14 @@ def quantize(
     larger = _Shares(rank < geometry_share * count, rank < color_share * count)
     params = _rounded(state.params, grid, shares, larger)
     shares = larger
-    moments = fitting.forget(state.opt_state, nothing_learnt, everyone)
-    lists = drawing.allocate(params, state.lists)
+    moments = loop.forget(state.opt_state, nothing_learnt, everyone)
+    lists = renderer.allocate(params, state.lists)
     state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), lists=lists)
     begun = index * stage_steps
     report = lambda record, begun=begun: progress_fn(begun + int(record["step"]), len(STAGES) * stage_steps)
-    host = fitting.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
+    host = loop.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
-    state = fitting.run(key, fitter, fitting.begin(state), (target, shares, grid), stop=stop, host=host).state
+    state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
   return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
 
 
@@ -148,15 +140,15 @@ class _Shares(NamedTuple):
   colors: Array  # [N] bool
 
 
-def _measure(state: fitting.State, target) -> fitting.Record:
+def _measure(state: loop.State, target) -> loop.Record:
   """Nothing: a stage goes on to its end."""
   return {"loss": 0.0, "psnr": 0.0}
 
 
 @jax.jit
-def _rounded(params: Gaussians, grid: quantization.Grid, before: _Shares, after: _Shares) -> Gaussians:
+def _rounded(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Shares) -> Gaussians:
   """The set with those rounded that are in `after` and were not before."""
-  nearest, _ = quantization.snap(params, grid)
+  nearest, _ = grids.snap(params, grid)
   placed = functools.partial(_choose, after.geometry & ~before.geometry)
   shape = jax.tree.map(placed, nearest.shape, params.shape)
   colors = _choose(after.colors & ~before.colors, nearest.colors, params.colors)
@@ -168,21 +160,21 @@ def _choose(mask: Array, first: Array, second: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=16)  # the same functions again, so that jit finds its programs
-def _stage_fitter(height: int, width: int) -> fitting.Fitter:
+def _stage_fitter(height: int, width: int) -> loop.Fitter:
   """The descent in which what is on the grid has no gradient."""
 
-  def loss_fn(params: Gaussians, lists: drawing.Lists, target: tuple[Array, _Shares, quantization.Grid]) -> Array:
+  def loss_fn(params: Gaussians, lists: renderer.Lists, target: tuple[Array, _Shares, grids.Grid]) -> Array:
     image, shares, grid = target
     hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
     still = hold(shares.geometry)
     params = params._replace(
       means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
     )
-    loss = losses.l2(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), image)
+    loss = losses.l2(blends.picture(params, renderer.rasterizer(params, lists, height, width)), image)
     return rate.lagrangian(loss, params, grid)
 
   rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE), height, width)
   schedule = functools.partial(optimizers.cosine, final=0.1)
   # A stage begins with full steps: they must not throw a line off its place for good.
   optimizer = optimizers.adam(rates, schedule, most_turn=optimizers.MOST_TURN)
-  return fitting.fitter(loss_fn, optimizer, lists=recipes.LISTS)
+  return loop.fitter(loss_fn, optimizer, lists=recipes.LISTS)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import rendering
 from gaussjax.geometry import Geometry
-from gaussjax.tiling.lists import BLOCK, TileLists, in_blocks, num_tiles
+from gaussjax.rendering import kernel
+from gaussjax.rendering.tiles import BLOCK, TileLists, in_blocks, num_tiles
 from gaussjax.types import Array
 
 CHUNK_EVALUATIONS = {"cpu": 2**18}  # weights held at once: 1 MB of float32 stays in a core's L2
@@ -253,7 +253,7 @@ def composite(
 
 
 def gather(
-  geometry: Geometry, collect: rendering.Collect, values: Array, image: Array, lists: TileLists, tau: float
+  geometry: Geometry, collect: kernel.Collect, values: Array, image: Array, lists: TileLists, tau: float
 ) -> tuple[Array, ...]:
   """For each number of `collect` its sum over the pixels of `image` `[H, W, E]`, `[N]`; `values` `[N, D]`."""
   pixels = local_pixels(lists.tile, values.dtype)
@@ -271,9 +271,9 @@ def gather(
   return tuple(gather_tiles(lists, table(geometry, values), inside, pull, numbers).T)
 
 
-def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> rendering.Rasterizer:
+def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Rasterizer:
   """The rasterizer over neighbour lists that are valid for `geometry`."""
-  return rendering.Rasterizer(
+  return kernel.Rasterizer(
     lambda values: splat(geometry, values, lists, tau),
     lambda values, opacities: composite(geometry, values, opacities, lists, tau),
     lambda collect, values, image: gather(geometry, collect, values, image, lists, tau),

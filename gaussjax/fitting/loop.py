@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.experimental import checkify
 
-from gaussjax import guards
+from gaussjax.fitting import guards
 from gaussjax.types import Array, Gaussians, Stop
 
 LOG_EVERY = 10  # steps between records

@@ -11,21 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import (
-  container,
-  density,
-  drawing,
-  geometry,
-  image_io,
-  metrics,
-  optimizers,
-  quantization,
-  rate,
-  recipes,
-  rendering,
-  rounding,
-)
-from gaussjax.quantization import Codes, Steps
+from gaussjax import geometry, image_io
+from gaussjax.fitting import density, optimizers, recipes
+from gaussjax.gjx import container, grids, quantization, rate
+from gaussjax.gjx.grids import Codes, Steps
+from gaussjax.quality import metrics
+from gaussjax.rendering import blends, renderer
 from gaussjax.types import Array, Canvas, Gaussians, Stop
 
 # Steps of the fit and of each stage of quantisation, by effort.
@@ -121,15 +112,15 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
     header.height,
     header.width,
     jax.device_put(background),
-    getattr(rendering, container.BLENDS[header.blend]),
+    getattr(blends, container.BLENDS[header.blend]),
     cutoff=header.cutoff / container.FIXED,
     floor=header.floor / container.FIXED,
   )
-  grid = quantization.grid(header.steps)
+  grid = grids.grid(header.steps)
   largest, least = (together.minor + together.ratio).max() * grid.log_scale, together.minor.min() * grid.log_scale
-  if largest > quantization.MAX_LOG_SCALE or least < -quantization.MAX_LOG_SCALE:
+  if largest > grids.MAX_LOG_SCALE or least < -grids.MAX_LOG_SCALE:
     raise container.FormatError("damaged: a scale is out of range")
-  gaussians = quantization.restore(together, grid, canvas)
+  gaussians = grids.restore(together, grid, canvas)
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
   if not finite or float(np.abs(gaussians.colors).max()) > 1e4:
     raise container.FormatError("damaged: a number is out of range")
@@ -140,7 +131,7 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
 
 def at_8_bits(gaussians: Gaussians) -> image_io.FloatImage:
   """`[H, W, C]` in [0, 1]: the picture as a viewer sees it, which is what PSNRs of files are of."""
-  return image_io.as_image(image_io.as_uint8(drawing.render(gaussians)))
+  return image_io.as_image(image_io.as_uint8(renderer.render(gaussians)))
 
 
 class _Work(NamedTuple):
@@ -173,15 +164,15 @@ def _to_size(work: _Work, size: int) -> bytes:
     )
   num_gaussians = round(8 * free / BITS)
   fitted = _fit(work, min(num_gaussians, _most(work)))
-  balanced = rounding.balanced_steps(fitted, work.target)
-  least = rounding.finest(*work.image.shape[:2])
+  balanced = quantization.balanced_steps(fitted, work.target)
+  least = quantization.finest(*work.image.shape[:2])
   most = size * SETTLED
   low, high = -96, 224  # steps made coarser, one after another: three octaves finer to seven coarser
   while high - low > 1:
     middle = (low + high) // 2
-    fits = len(_file(work, fitted, rounding.coarser(balanced, middle, least))) <= most
+    fits = len(_file(work, fitted, quantization.coarser(balanced, middle, least))) <= most
     low, high = (low, middle) if fits else (middle, high)
-  steps = rounding.coarser(balanced, high, least)
+  steps = quantization.coarser(balanced, high, least)
   snapped = _quantized(work, fitted, steps)
   data = _file(work, snapped, steps)
   while len(data) > size:  # rarely by more than a few bytes
@@ -233,12 +224,12 @@ def rounded(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFOR
   """The stages of a file of `num_gaussians`, on the steps that `quality` would choose."""
   work = _Work(image_io.as_image(image).astype(np.float32), effort, 1, seed, {}, lambda stage, done, total: None)
   fitted, target = _fit(work, num_gaussians), work.target
-  steps = rounding.balanced_steps(fitted, target)
+  steps = quantization.balanced_steps(fitted, target)
   quantized = _quantized(work, fitted, steps)
   return Rounding(
-    rounding.psnr(fitted, target),
-    rounding.psnr(rounding.snapped(fitted, steps), target),
-    rounding.psnr(quantized, target),
+    quantization.psnr(fitted, target),
+    quantization.psnr(quantization.snapped(fitted, steps), target),
+    quantization.psnr(quantized, target),
     quantized,
     steps,
   )
@@ -256,12 +247,12 @@ def _most(work: _Work) -> int:
 def _pilot(work: _Work) -> tuple[int, float]:
   """(a number of Gaussians, the dB that they reach in a short fit)."""
   count = min(PILOT_GAUSSIANS, _most(work))
-  return count, rounding.psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), work.target)
+  return count, quantization.psnr(_fit(work, count, steps=PILOT_STEPS, stage="pilot"), work.target)
 
 
 def _packed(work: _Work, num_gaussians: int) -> _Packed:
   fitted = _fit(work, num_gaussians)
-  steps = rounding.balanced_steps(fitted, work.target)
+  steps = quantization.balanced_steps(fitted, work.target)
   snapped = _quantized(work, fitted, steps)
   data = _file(work, snapped, steps)
   picture = at_8_bits(decode(data)[0])
@@ -295,10 +286,10 @@ def describe(effort: int) -> str:
     rate.LAMBDA,
     rate.BLUNT,
     rate.TYPICAL,
-    rounding.STAGES,
-    rounding.STAGE_RATE,
+    quantization.STAGES,
+    quantization.STAGE_RATE,
     optimizers.MOST_TURN,
-    rounding.EXCESS,
+    quantization.EXCESS,
   )
   return ", ".join(map(str, parts))
 
@@ -306,8 +297,8 @@ def describe(effort: int) -> str:
 def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
   """The set without the `count` Gaussians that cost least to remove, at least one left."""
   canvas = geometry.canvas_of(gaussians)
-  rasterizer = drawing.rasterizer(gaussians, drawing.allocate(gaussians), canvas.height, canvas.width)
-  cost = density.removal_cost(gaussians, rasterizer, rendering.picture(gaussians, rasterizer), target)
+  rasterizer = renderer.rasterizer(gaussians, renderer.allocate(gaussians), canvas.height, canvas.width)
+  cost = density.removal_cost(gaussians, rasterizer, blends.picture(gaussians, rasterizer), target)
   kept = jnp.sort(jnp.argsort(cost)[min(count, len(cost) - 1) :])
   return jax.tree.map(lambda leaf: leaf[kept], gaussians._replace(canvas=None))._replace(canvas=canvas)
 
@@ -315,7 +306,9 @@ def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians
 def _quantized(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
   report = functools.partial(work.progress_fn, "quantise")
   stage_steps = EFFORTS[work.effort][1]
-  return rounding.quantize(fitted, work.target, steps, stage_steps=stage_steps, seed=work.seed, progress_fn=report)
+  return quantization.quantize(
+    fitted, work.target, steps, stage_steps=stage_steps, seed=work.seed, progress_fn=report
+  )
 
 
 def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
@@ -325,7 +318,7 @@ def _file(work: _Work, gaussians: Gaussians, steps: Steps) -> bytes:
 def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[str, bytes] | None = None) -> bytes:
   """The `.gjx` file of a set (Euler shapes, a canvas as `decode` gives one) on the grids of `steps`."""
   canvas = geometry.canvas_of(gaussians)
-  parts = _layered(rounding.codes_of(gaussians, steps), layers)
+  parts = _layered(quantization.codes_of(gaussians, steps), layers)
   fixed = lambda value: round(float(value) * container.FIXED)
   header = container.Header(
     height=canvas.height,

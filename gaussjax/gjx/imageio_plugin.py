@@ -10,7 +10,9 @@ from imageio.core.request import InitializationError, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import compression, container, drawing, files, image_io
+from gaussjax import files, image_io
+from gaussjax.gjx import container, search
+from gaussjax.rendering import renderer
 from gaussjax.types import Gaussians
 
 SUFFIX = ".gjx"
@@ -22,12 +24,12 @@ def read(path: str | os.PathLike, *, partial: bool = False) -> tuple[Gaussians, 
   if not path.is_file():
     raise ValueError(f"got {path}, which is not a file; expected a {SUFFIX} file")
   with path.open("rb") as file:
-    return compression.decode(file.read(container.LIMITS.file_bytes + 1), partial=partial)
+    return search.decode(file.read(container.LIMITS.file_bytes + 1), partial=partial)
 
 
 def write(path: str | os.PathLike, image: ArrayLike, **options: Any) -> bytes:
   """`encode` into a file, written whole or not at all; returns the bytes. `options` are those of `encode`."""
-  data = compression.encode(image, **options)
+  data = search.encode(image, **options)
   files.write_whole(path, data)
   return data
 
@@ -59,8 +61,8 @@ class Plugin(PluginV3):
     """`[H, W, C]`, or `[H, W]` of one channel. Raises ValueError for an index other than 0."""
     if index not in (0, None, Ellipsis):
       raise ValueError(f"got index {index}, expected 0: a .gjx file holds one picture")
-    gaussians, _ = compression.decode(self._data)
-    pixels = image_io.as_uint8(drawing.render(gaussians, height, width))
+    gaussians, _ = search.decode(self._data)
+    pixels = image_io.as_uint8(renderer.render(gaussians, height, width))
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
   def iter(self):
@@ -69,7 +71,7 @@ class Plugin(PluginV3):
 
   def write(self, ndimage: Any, **options: Any) -> bytes | None:
     """Encodes; `options` are those of gaussjax.encode."""
-    data = compression.encode(np.asarray(ndimage), **options)
+    data = search.encode(np.asarray(ndimage), **options)
     self.request.get_file().write(data)
     return data if self.request._uri_type == "bytes" else None
 

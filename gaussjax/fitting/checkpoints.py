@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import files, rendering, types
+from gaussjax import files, types
+from gaussjax.rendering import blends
 
 VERSION = 1
 KEPT = 2  # checkpoints of a fit: if the newest is damaged, the one before it serves
 _SHAPES = {cls.__name__: cls for cls in (types.Euler, types.Cholesky, types.LogCholesky)}
-_BLENDS = {
-  fn.__name__: fn for fn in (rendering.weighted_average, rendering.accumulated_sum, rendering.alpha_composite)
-}
+_BLENDS = {fn.__name__: fn for fn in (blends.weighted_average, blends.accumulated_sum, blends.alpha_composite)}
 
 
 class Checkpoint(NamedTuple):

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import geometry, numerics, optimizers, rendering
+from gaussjax import geometry, numerics
+from gaussjax.fitting import optimizers
+from gaussjax.rendering import blends, kernel
 from gaussjax.types import Array, Cholesky, Euler, Gaussians
 
 # Sizes of new Gaussians, standard deviations in units of the spacing sqrt(W H / N): the residual picks one of them.
@@ -28,7 +30,7 @@ class Scene(NamedTuple):
   """What a policy sees of a fit."""
 
   gaussians: Gaussians
-  rasterizer: rendering.Rasterizer  # of the set, at the size of the target
+  rasterizer: kernel.Rasterizer  # of the set, at the size of the target
   target: Array  # [H, W, C]
   opt_state: Any  # the optimiser's, which knows the accumulated gradients
   budget: Array  # [] int32, visible Gaussians that the set may have in the end
@@ -61,7 +63,7 @@ def prune(
 def _relocated(key: Array, scene: Scene, share: float, fall: float, idle: Array) -> tuple[Gaussians, Array]:
   """Parks the `idle` [] that cost least, and relocates those that come after them."""
   gaussians, places = scene.gaussians, len(scene.gaussians.means)
-  count, prediction = max(1, round(share * places)), rendering.picture(scene.gaussians, scene.rasterizer)
+  count, prediction = max(1, round(share * places)), blends.picture(scene.gaussians, scene.rasterizer)
   # Of those that count for nothing the parked ones first: not to be confused with others that no pixel sees.
   order = jnp.lexsort((_costs(scene, prediction), geometry.visible(gaussians)))
   leaving = jax.lax.dynamic_slice(order, (idle,), (count,))
@@ -78,7 +80,7 @@ def split(key: Array, scene: Scene, *, share: float = 0.04) -> tuple[Gaussians, 
   cloned, the clone drawn from its own distribution (Kerbl et al., "3D Gaussian Splatting", 2023).
   """
   gaussians, count = scene.gaussians, max(1, round(share * len(scene.gaussians.means)))
-  cost = _costs(scene, rendering.picture(scene.gaussians, scene.rasterizer))
+  cost = _costs(scene, blends.picture(scene.gaussians, scene.rasterizer))
   leaving = jnp.argsort(cost)[:count]
   unrest = optimizers.gradient_of_means(scene.opt_state).at[leaving].set(-jnp.inf)
   _, parents = jax.lax.top_k(jnp.where(jnp.isneginf(cost), -jnp.inf, unrest), count)
@@ -150,13 +152,13 @@ def sequence(key: Array, scene: Scene, *, policies: tuple[Policy, ...]) -> tuple
   return scene.gaussians, fresh
 
 
-def removal_cost(gaussians: Gaussians, rasterizer: rendering.Rasterizer, prediction: Array, target: Array) -> Array:
+def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction: Array, target: Array) -> Array:
   """`[N]`, by how much the squared error, summed over the picture, rises without Gaussian i; exact.
 
   Without it a pixel's colour moves by a (prediction - c_i), a = w_i / (W - w_i), W the sum of all weights with the
   background's. One that no pixel sees, or that is parked, counts for less than any other: -inf.
   """
-  total = rendering.coverage(rasterizer)[..., None] + rasterizer.tail
+  total = blends.coverage(rasterizer)[..., None] + rasterizer.tail
   channels, factors = prediction.shape[-1], jnp.exp(rasterizer.log_weights)
 
   def collect(weight: Array, values: tuple[Array, ...], pixel: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from gaussjax import similarity
-from gaussjax.lpips import lpips as lpips  # the distance is a loss as it is
+from gaussjax.quality import similarity
+from gaussjax.quality.lpips import lpips as lpips  # the distance is a loss as it is
 from gaussjax.types import Array
 
 Loss = Callable[[Array, Array], Array]

@@ -1,6 +1,6 @@
 """What the numbers of a set cost in a file, with a gradient: a fit for a file minimises D + lambda R.
 
-The estimate follows the coder (codec.py): positions in order, each other number by how far it is from what the
+The estimate follows the coder (contexts.py): positions in order, each other number by how far it is from what the
 nearest of those before it let expect, under a Laplace distribution. Positions and angles are left out: their bits
 hardly depend on where they are.
 """
@@ -10,13 +10,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gaussjax import codec, geometry, quantization
-from gaussjax.quantization import Grid, Steps
+from gaussjax import geometry
+from gaussjax.gjx import contexts, grids
+from gaussjax.gjx.grids import Grid, Steps
 from gaussjax.types import Array, Gaussians
 
 # Of a photograph's file at a fifth of a bit a pixel. A fit's rate hardly depends on them.
 TYPICAL = Steps(position=118, log_scale=102, turn=162, color=104)
-_TYPICAL_GRID = quantization.grid(TYPICAL)
+_TYPICAL_GRID = grids.grid(TYPICAL)
 
 LAMBDA = 0.02  # share of the squared error that a bit for each Gaussian is worth
 BLUNT = 0.1  # of a squared step: differences below a third of a step are not worth making smaller
@@ -34,9 +35,9 @@ def estimate(gaussians: Gaussians, grid: Grid) -> Array:
   log_scales = geometry.to_euler(gaussians.shape).log_scales[order] / grid.log_scale
   minor = jnp.min(log_scales, axis=1)
   ratio = jnp.max(log_scales, axis=1) - minor
-  # 2^(level / 4) as in quantization.snap, without rounding.
+  # 2^(level / 4) as in grids.snap, without rounding.
   unit = jax.lax.stop_gradient(2.0 ** (-(2 * minor + ratio) * grid.level / 2**18))
-  matrix = jnp.asarray(quantization.decorrelation(gaussians.colors.shape[1]), minor.dtype)
+  matrix = jnp.asarray(grids.decorrelation(gaussians.colors.shape[1]), minor.dtype)
   channels = (gaussians.colors[order] @ matrix.T / grid.color).T
   one = jnp.ones_like(minor)
   scales = _field(minor, one, (), near, weights) + _field(ratio, one, (minor,), near, weights)
@@ -44,16 +45,16 @@ def estimate(gaussians: Gaussians, grid: Grid) -> Array:
 
 
 def _neighbors(gaussians: Gaussians, grid: Grid) -> tuple[Array, Array, Array]:
-  """As codec.neighbors: (indices, weights that sum to 1 or 0) `[N, NEIGHBORS]` in the order `[N]` of a file."""
-  margin = jnp.asarray(quantization.margins(geometry.canvas_of(gaussians)), gaussians.means.dtype)
-  side = grid.position * 2**quantization.SPLIT
+  """As contexts.neighbors: (indices, weights that sum to 1 or 0) `[N, NEIGHBORS]` in the order `[N]` of a file."""
+  margin = jnp.asarray(grids.margins(geometry.canvas_of(gaussians)), gaussians.means.dtype)
+  side = grid.position * 2**grids.SPLIT
   cells = jnp.floor((jax.lax.stop_gradient(gaussians.means) + margin) / side).astype(jnp.int32)
-  cells = jnp.clip(cells, 0, codec.MAX_CELL - 1)
-  order = jnp.argsort(codec.interleave(cells))
+  cells = jnp.clip(cells, 0, contexts.MAX_CELL - 1)
+  order = jnp.argsort(contexts.interleave(cells))
   cells = cells[order]
-  before = jnp.arange(len(cells))[:, None] - jnp.arange(1, codec.BEFORE + 1)
+  before = jnp.arange(len(cells))[:, None] - jnp.arange(1, contexts.BEFORE + 1)
   apart = jnp.sum(jnp.square((cells[jnp.maximum(before, 0)] - cells[:, None]).astype(margin.dtype)), axis=-1)
-  closeness, place = jax.lax.top_k(jnp.where(before >= 0, 1 / (1 + apart), 0), codec.NEIGHBORS)
+  closeness, place = jax.lax.top_k(jnp.where(before >= 0, 1 / (1 + apart), 0), contexts.NEIGHBORS)
   near = jnp.maximum(jnp.take_along_axis(before, place, axis=1), 0)
   return near, closeness / jnp.maximum(jnp.sum(closeness, axis=1, keepdims=True), 1e-9), order
 

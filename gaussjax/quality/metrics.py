@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import lpips as _lpips, numerics, similarity
+from gaussjax import numerics
+from gaussjax.quality import lpips as _lpips, similarity
 from gaussjax.types import Array
 
 

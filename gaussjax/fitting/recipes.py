@@ -12,23 +12,20 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
-from gaussjax import (
+from gaussjax import geometry, image_io
+from gaussjax.fitting import (
   checkpoints,
   clock,
   density,
-  drawing,
-  fitting,
-  geometry,
   guards,
-  image_io,
   initializers,
-  losses,
-  metrics,
+  loop,
   optimizers,
-  rendering,
   resumption,
   solvers,
 )
+from gaussjax.quality import losses, metrics
+from gaussjax.rendering import blends, renderer
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 
 # With its numbers, so that checkpoints and rows of results tell it from relocation by others.
@@ -40,7 +37,7 @@ class Recipe(NamedTuple):
 
   initialize: Callable[[Array, Array, int], Gaussians] = initializers.structure_tensor
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
-  blend: rendering.Blend = rendering.weighted_average
+  blend: blends.Blend = blends.weighted_average
   weighted: bool = False  # whether each Gaussian has a log-weight
   loss: Callable[[Array, Array], Array] = losses.l2
   objective: Callable[[Array, Gaussians], Array] | None = None  # (loss, set) -> what is minimised; None: the loss
@@ -70,7 +67,7 @@ V1 = Recipe(
   steps=100,
 )
 
-LISTS = fitting.Lists(drawing.allocate, drawing.refresh)
+LISTS = loop.Lists(renderer.allocate, renderer.refresh)
 
 NEVER_EARLY = Stop()  # the preset's number of steps
 
@@ -83,14 +80,14 @@ def fit(
   preset: str | Recipe = "balanced",
   stop: Stop = NEVER_EARLY,
   checkpoint: checkpoints.Checkpoint | None = None,
-  progress_fn: fitting.Progress | None = None,
+  progress_fn: loop.Progress | None = None,
 ) -> FitResult:
   """Fits `num_gaussians` Gaussians to an image `[H, W, C]` (float in [0, 1], uint8 or uint16).
 
   The result is the best of all sets that were measured, and `metrics` is of it. With `checkpoint` the fit goes on
   from what it finds there, to the same result as without the interruption.
 
-  `progress_fn` receives a record every fitting.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
+  `progress_fn` receives a record every loop.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
   longer side), w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
 
   Raises ValueError for arguments that make no sense and for the checkpoint of another fit, guards.FitError when the
@@ -114,13 +111,13 @@ def fit(
     fitter = make_fitter(recipe, *target.shape[:2])
     params = start(key_start, target, round(num_gaussians * recipe.provision), recipe)
     if recipe.start_solve:
-      params = _solved(params, drawing.allocate(params), target, recipe.start_solve)
-    begun = fitting.begin(fitter.init(params))
+      params = _solved(params, renderer.allocate(params), target, recipe.start_solve)
+    begun = loop.begin(fitter.init(params))
     if checkpoint is not None:
       begun = resumption.resumed(checkpoint, about, begun)
     save = None if checkpoint is None else resumption.saver(checkpoint, about, begun)
     on = host(recipe, num_gaussians, seconds, progress_fn)._replace(save=save)
-    ended = fitting.run(key_run, fitter, begun, target, stop=stop, host=on)
+    ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
     if checkpoint is not None:
       resumption.keep(checkpoint, about, ended)
     if not math.isfinite(ended.best_loss):  # stopped before the set was within its budget
@@ -129,16 +126,14 @@ def fit(
     return result(recipe, ended, target, seconds)
 
 
-def host(
-  recipe: Recipe, budget: int, seconds: Callable[[], float], progress_fn: fitting.Progress | None
-) -> fitting.Host:
+def host(recipe: Recipe, budget: int, seconds: Callable[[], float], progress_fn: loop.Progress | None) -> loop.Host:
   """What the loop of a recipe's fit to at most `budget` Gaussians does between chunks."""
-  return fitting.Host(
+  return loop.Host(
     measure=functools.partial(_measure, recipe.loss),
     clock=seconds,
     lists=LISTS,
     progress_fn=progress_fn,
-    advance=fitting.advance_checked if recipe.checked else fitting.advance,
+    advance=loop.advance_checked if recipe.checked else loop.advance,
     control=functools.partial(control, recipe, budget) if controls_density(recipe) else None,
     admits=lambda state: (
       len(state.params.means) <= budget or int(jnp.sum(geometry.visible(state.params))) <= budget
@@ -146,14 +141,14 @@ def host(
   )
 
 
-def result(recipe: Recipe, ended: fitting.Run, target: Array, seconds: Callable[[], float]) -> FitResult:
+def result(recipe: Recipe, ended: loop.Run, target: Array, seconds: Callable[[], float]) -> FitResult:
   """The best set of a run, its colours solved for if that lowers the loss, with all metrics."""
   best, record = ended.best, min(ended.history, key=lambda record: record["loss"])
   timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
   # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
-  lists = drawing.allocate(best, ended.state.lists)
+  lists = renderer.allocate(best, ended.state.lists)
   measured, prediction = _measurements(recipe.loss, best, lists, target)
-  if recipe.final_solve and geometry.canvas_of(best).blend in rendering.LINEAR_BLENDS:
+  if recipe.final_solve and geometry.canvas_of(best).blend in blends.LINEAR_BLENDS:
     before = seconds()
     solved = _solved(best, lists, target, recipe.final_solve)
     solved_measured, solved_prediction = _measurements(recipe.loss, solved, lists, target)
@@ -167,8 +162,8 @@ def result(recipe: Recipe, ended: fitting.Run, target: Array, seconds: Callable[
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _solved(params: Gaussians, lists: drawing.Lists, target: Array, iterations: int) -> Gaussians:
-  rasterizer = drawing.rasterizer(params, lists, target.shape[0], target.shape[1])
+def _solved(params: Gaussians, lists: renderer.Lists, target: Array, iterations: int) -> Gaussians:
+  rasterizer = renderer.rasterizer(params, lists, target.shape[0], target.shape[1])
   return solvers.solve_colors(params, rasterizer, target, iterations=iterations)
 
 
@@ -194,7 +189,7 @@ def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaus
   `multi_scale` is for the weighted average; a recipe of it with another blend starts by the structure tensor.
   """
   initialize = recipe.initialize
-  if initialize is multi_scale and recipe.blend is not rendering.weighted_average:
+  if initialize is multi_scale and recipe.blend is not blends.weighted_average:
     initialize = initializers.structure_tensor
   return _on_canvas(initialize(key, target, num_gaussians), target, recipe)
 
@@ -223,7 +218,7 @@ def multi_scale(
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
   seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
   fitted = fit(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=Stop(max_steps=steps)).gaussians
-  return _with_detail(key, fitted, drawing.render(fitted, height, width), image, num_gaussians)
+  return _with_detail(key, fitted, renderer.render(fitted, height, width), image, num_gaussians)
 
 
 COARSE = Recipe(learning_rate=0.04)  # Euler shapes
@@ -252,16 +247,16 @@ PRESETS = {"fast": _GOOD._replace(steps=400), "balanced": _GOOD, "best": _GOOD._
 
 
 @functools.lru_cache(maxsize=64)  # the same functions for the same recipe, so that jit finds its programs again
-def make_fitter(recipe: Recipe, height: int, width: int) -> fitting.Fitter:
+def make_fitter(recipe: Recipe, height: int, width: int) -> loop.Fitter:
   """The pure functions of a recipe's fit to images of one size, targets `[H, W, C]`."""
 
-  def loss_fn(params: Gaussians, lists: drawing.Lists, target: Array) -> Array:
-    loss = recipe.loss(rendering.picture(params, drawing.rasterizer(params, lists, height, width)), target)
+  def loss_fn(params: Gaussians, lists: renderer.Lists, target: Array) -> Array:
+    loss = recipe.loss(blends.picture(params, renderer.rasterizer(params, lists, height, width)), target)
     return loss if recipe.objective is None else recipe.objective(loss, params)
 
   check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)
-  return fitting.fitter(loss_fn, optimizer, lists=LISTS, project=geometry.contain, check=check)
+  return loop.fitter(loss_fn, optimizer, lists=LISTS, project=geometry.contain, check=check)
 
 
 def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
@@ -277,47 +272,47 @@ def _optimizer(recipe: Recipe, height: int, width: int) -> optax.GradientTransfo
 
 def controls_density(recipe: Recipe) -> bool:
   """Whether a recipe's fit moves Gaussians: the policies know the weighted average only."""
-  return recipe.policy is not None and recipe.blend is rendering.weighted_average
+  return recipe.policy is not None and recipe.blend is blends.weighted_average
 
 
 def control(
-  recipe: Recipe, budget: int, key: Array, state: fitting.State, target: Array, progress: float
-) -> fitting.State:
+  recipe: Recipe, budget: int, key: Array, state: loop.State, target: Array, progress: float
+) -> loop.State:
   """One round of the recipe's density control: changed Gaussians get fresh moments, the others keep theirs."""
-  state = state._replace(lists=drawing.allocate(state.params, state.lists))
+  state = state._replace(lists=renderer.allocate(state.params, state.lists))
   state = _controlled(recipe, jnp.int32(budget), key, state, target, jnp.float32(progress))
-  return state._replace(lists=drawing.allocate(state.params, state.lists))
+  return state._replace(lists=renderer.allocate(state.params, state.lists))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _controlled(
-  recipe: Recipe, budget: Array, key: Array, state: fitting.State, target: Array, progress: Array
-) -> fitting.State:
+  recipe: Recipe, budget: Array, key: Array, state: loop.State, target: Array, progress: Array
+) -> loop.State:
   height, width, _ = target.shape
-  rasterizer = drawing.rasterizer(state.params, state.lists, height, width)
+  rasterizer = renderer.rasterizer(state.params, state.lists, height, width)
   scene = density.Scene(state.params, rasterizer, target, state.opt_state, budget, progress)
   params, fresh = recipe.policy(key, scene)  # type: ignore[misc]
   moments = _optimizer(recipe, height, width).init(params)
-  return state._replace(params=params, opt_state=fitting.forget(state.opt_state, moments, fresh))
+  return state._replace(params=params, opt_state=loop.forget(state.opt_state, moments, fresh))
 
 
-def _measure(loss: Callable[[Array, Array], Array], state: fitting.State, target: Array) -> fitting.Record:
-  lists = drawing.allocate(state.params, state.lists)
+def _measure(loss: Callable[[Array, Array], Array], state: loop.State, target: Array) -> loop.Record:
+  lists = renderer.allocate(state.params, state.lists)
   measured, _ = _measurements(loss, state.params, lists, target)
   return {name: float(value) for name, value in measured.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _measurements(
-  loss: Callable, params: Gaussians, lists: drawing.Lists, target: Array
+  loss: Callable, params: Gaussians, lists: renderer.Lists, target: Array
 ) -> tuple[dict[str, Array], Array]:
   """What a record holds, and the picture."""
-  rasterizer = drawing.rasterizer(params, lists, target.shape[0], target.shape[1])
-  prediction = rendering.picture(params, rasterizer)
+  rasterizer = renderer.rasterizer(params, lists, target.shape[0], target.shape[1])
+  prediction = blends.picture(params, rasterizer)
   measured = {
     "loss": loss(prediction, target),
     "psnr": metrics.psnr(prediction, target),
-    **guards.diagnostics(params, rendering.coverage(rasterizer)),
+    **guards.diagnostics(params, blends.coverage(rasterizer)),
   }
   return measured, prediction
 

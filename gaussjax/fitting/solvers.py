@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from gaussjax import geometry, rendering
+from gaussjax import geometry
+from gaussjax.rendering import blends, kernel
 from gaussjax.types import Array, Gaussians
 
 DAMPING = 1e-4  # times the mean diagonal: holds colours that no pixel determines near where they are
 
 
 def solve_colors(
-  gaussians: Gaussians, rasterizer: rendering.Rasterizer, target: Array, *, iterations: int = 20
+  gaussians: Gaussians, rasterizer: kernel.Rasterizer, target: Array, *, iterations: int = 20
 ) -> Gaussians:
   """The set with colours that bring the squared error to the `target` `[H, W, C]` near its least.
 
@@ -18,9 +19,9 @@ def solve_colors(
   picture (variable projection: Golub, Pereyra, 1973). Raises ValueError for a blend that is not linear.
   """
   canvas = geometry.canvas_of(gaussians)
-  if canvas.blend not in rendering.LINEAR_BLENDS:
+  if canvas.blend not in blends.LINEAR_BLENDS:
     raise ValueError(f"got the blend {canvas.blend.__name__}, expected one that is linear in the colours")
-  picture = lambda colors: rendering.picture(gaussians._replace(colors=colors), rasterizer)
+  picture = lambda colors: blends.picture(gaussians._replace(colors=colors), rasterizer)
   drawn, adjoint = jax.vjp(picture, gaussians.colors)
   nothing = picture(jnp.zeros_like(gaussians.colors))
   diagonal = jnp.sum(adjoint(jnp.ones_like(drawn))[0]) / gaussians.colors.size

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from gaussjax import checkpoints, drawing, fitting
+from gaussjax.fitting import checkpoints, loop
+from gaussjax.rendering import renderer
 
 
-def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> Callable[[fitting.Run], None]:
+def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> Callable[[loop.Run], None]:
   """What writes a checkpoint when one is due."""
   last_step, last_time = int(begun.state.step), time.monotonic()
 
-  def save(run: fitting.Run) -> None:
+  def save(run: loop.Run) -> None:
     nonlocal last_step, last_time
     step, now = int(run.state.step), time.monotonic()
     if step - last_step >= checkpoint.every_steps or now - last_time >= checkpoint.every_seconds:
@@ -23,12 +24,12 @@ def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -
   return save
 
 
-def keep(checkpoint: checkpoints.Checkpoint, about: dict, run: fitting.Run) -> None:
+def keep(checkpoint: checkpoints.Checkpoint, about: dict, run: loop.Run) -> None:
   """Writes a checkpoint of the run as it is."""
   checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, run.history)
 
 
-def _stored(run: fitting.Run) -> Any:
+def _stored(run: loop.Run) -> Any:
   """The arrays of a run that a checkpoint holds.
 
   Lists are among them since rounding depends on them, except those of an ordered blend, whose static size grows.
@@ -38,12 +39,12 @@ def _stored(run: fitting.Run) -> Any:
   return run.state._replace(lists=lists), run.best, np.float64(run.best_loss)
 
 
-def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: fitting.Run) -> fitting.Run:
+def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> loop.Run:
   """The run that a checkpoint holds, or the one just begun."""
   found = checkpoints.resume(checkpoint.folder, _stored(begun), about)
   if found is None:
     return begun
   (state, best, best_loss), history = found
   if not state.lists:
-    state = state._replace(lists=drawing.allocate(state.params, begun.state.lists))
-  return fitting.Run(state, best, float(best_loss), history)
+    state = state._replace(lists=renderer.allocate(state.params, begun.state.lists))
+  return loop.Run(state, best, float(best_loss), history)

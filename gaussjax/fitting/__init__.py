@@ -1,0 +1,1 @@
+"""Descent: where Gaussians start, how they are moved, and the loop that does it."""

@@ -1,0 +1,1 @@
+"""Bytes: a set as a small file `.gjx`, and back."""

@@ -1,0 +1,1 @@
+"""How good a picture is: similarity, LPIPS, losses with a gradient, metrics."""

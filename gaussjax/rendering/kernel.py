@@ -1,0 +1,46 @@
+"""The kernel, and what every renderer offers to blends: sums over one placed set of Gaussians.
+
+`splat` is linear in its values and serves the linear blends, `composite` is ordered; a blend turns either into a
+picture and does not know which renderer drew it. `gather` goes the other way, from pixels to Gaussians. Images are
+`[H, W, C]`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from gaussjax.types import Array
+
+# What one Gaussian makes of one pixel: (weight [], values: D numbers, pixel: E numbers) -> numbers.
+Collect = Callable[[Array, tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]]
+
+
+class Rasterizer(NamedTuple):
+  """One set of Gaussians on one pixel grid."""
+
+  splat: Callable[[Array], Array]  # values [N, D] -> [H, W, D], sum_i w_i(p) values_i
+  composite: Callable[[Array, Array], tuple[Array, Array]]
+  # (values [N, D], opacities [N]) -> ([H, W, D], transmittance [H, W, 1]), front to back in array order
+  gather: Callable[[Collect, Array, Array], tuple[Array, ...]]
+  # (collect, values [N, D], image [H, W, E]) -> for each number that `collect` gives its sum over the pixels, [N]
+  log_weights: Array  # [N]
+  tail: float  # tau, the kernel's value at the cut-off before it is cut
+
+
+def tail(cutoff: float) -> float:
+  """tau = exp(-cutoff^2 / 2), `cutoff` in standard deviations."""
+  return math.exp(-(cutoff**2) / 2)
+
+
+def kernel(half_q: Array, tau: float) -> Array:
+  """w = max(exp(-q / 2) - tau, 0) / (1 - tau): a Gaussian with compact support, continuous at its edge."""
+  return jnp.maximum(jnp.exp(-half_q) - tau, 0) / (1 - tau)
+
+
+def weight(mean: Array, whitening: Array, pixel: Array, tau: float) -> Array:
+  """The weight of one Gaussian at one pixel: `mean` `[2]`, `whitening` `[3]`, `pixel` `[2]` -> `[]`."""
+  a11, a21, a22 = whitening
+  dx, dy = pixel - mean
+  return kernel(((a11 * dx) ** 2 + (a21 * dx + a22 * dy) ** 2) / 2, tau)
