@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from gaussjax import errors
+
 PHOTOGRAPH = Path(__file__).parent / "data" / "kodim23.png"
 
 USAGE_ERROR = 2
@@ -81,9 +83,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
     _fail(str(error))
   except ModuleNotFoundError as error:  # an extra that is not installed
     _fail(f"{error}; see the extras in pyproject.toml")
-  except RuntimeError as error:
-    if type(error).__name__ != "FitError":
-      raise
+  except errors.FitError as error:
     _fail(str(error), 1)
 
 

@@ -1,5 +1,6 @@
 from . import (
   contrib as contrib,
+  errors as errors,
   files as files,
   fitting as fitting,
   geometry as geometry,
@@ -13,10 +14,9 @@ from . import (
   types as types,
 )
 from .contrib.passes import Pass as Pass, fit_passes as fit_passes
+from .errors import FitError as FitError, FormatError as FormatError
 from .fitting.checkpoints import Checkpoint as Checkpoint, load as load, save as save
-from .fitting.guards import FitError as FitError
 from .fitting.recipes import Recipe as Recipe, fit as fit
-from .gjx.container import FormatError as FormatError
 from .gjx.imageio_plugin import read as read, register_imageio as register_imageio, write as write
 from .gjx.search import decode as decode, encode as encode
 from .image_io import read_image as read_image, write_png as write_png

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gaussjax import errors
+
 SUFFIX = ".gjx"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -27,14 +29,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(DAMAGED)
+  except (errors.FormatError, errors.FitError) as error:
+    _fail(str(error), DAMAGED)
   except (ValueError, OSError) as error:
-    _fail(str(error), DAMAGED if type(error).__name__ == "FormatError" else MISTAKE)
+    _fail(str(error), MISTAKE)
   except MemoryError:
     _fail("out of memory", DAMAGED)
-  except RuntimeError as error:
-    if type(error).__name__ != "FitError":
-      raise
-    _fail(str(error), DAMAGED)
   sys.exit(0)
 
 
@@ -364,7 +364,7 @@ def _batch(arguments: argparse.Namespace) -> None:
     gaussjax.startup.release_programs()
     try:
       data, figures = _encode_one(gaussjax, str(source), arguments)
-    except (ValueError, gaussjax.FitError) as error:
+    except (ValueError, errors.FitError) as error:
       failed += 1
       print(f"{source}: {' '.join(str(error).split())}", file=sys.stderr)
       continue

@@ -17,10 +17,6 @@ MAX_SCALE = 1000.0
 COVERED = 0.01  # a pixel counts as covered where the sum of weights W(p) exceeds this
 
 
-class FitError(RuntimeError):
-  """A fit met numbers that it cannot go on from; the message names the step, the field and how many Gaussians."""
-
-
 class Health(NamedTuple):
   """One bit for each thing that can go wrong in a step."""
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.experimental import checkify
 
+from gaussjax.errors import FitError
 from gaussjax.fitting import guards
 from gaussjax.types import Array, Gaussians, Stop
 
@@ -137,7 +138,7 @@ def advance_checked(step: Callable, state: State, target: Any, until: Array, tot
       state, info = checked(state, target, state.step / total)
     except (AssertionError, checkify.JaxRuntimeError) as error:
       message = str(error).strip().splitlines()
-      raise guards.FitError(f"step {int(state.step) + 1}: {' '.join(message)}") from error
+      raise FitError(f"step {int(state.step) + 1}: {' '.join(message)}") from error
     if state.step >= until or not succeeded(info):
       return state, info
 
@@ -175,7 +176,7 @@ class Host(NamedTuple):
 def run(
   key: Array, fitter: Fitter, begun: Run, target: Any, *, stop: Stop, host: Host, total: int | None = None
 ) -> Run:
-  """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises guards.FitError.
+  """Fits until `stop`, a record every LOG_EVERY steps and at both ends. Raises FitError.
 
   Schedule and density control go by the share done of `total` steps, without it of those until `stop`.
   A step that is not finite takes the fit back to the last record, at half the rates, at most `host.retries` times.
@@ -199,7 +200,7 @@ def run(
       state = state._replace(lists=host.lists.allocate(state.params, state.lists))
     elif not succeeded(info):
       if rollbacks >= host.retries:
-        raise guards.FitError(fitter.explain(state, target, jnp.float32(int(state.step) / total)))
+        raise FitError(fitter.explain(state, target, jnp.float32(int(state.step) / total)))
       state, rollbacks = now.state._replace(rate=state.rate / 2), rollbacks + 1
     elif state.step >= until:
       seconds = host.clock()

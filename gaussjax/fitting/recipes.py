@@ -90,7 +90,7 @@ def fit(
   `progress_fn` receives a record every loop.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
   longer side), w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
 
-  Raises ValueError for arguments that make no sense and for the checkpoint of another fit, guards.FitError when the
+  Raises ValueError for arguments that make no sense and for the checkpoint of another fit, FitError when the
   numbers diverge again and again.
   """
   recipe = of(preset)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
+from gaussjax.errors import DamagedError, FormatError
 from gaussjax.gjx import contexts, grids, range_coder
 from gaussjax.gjx.grids import Codes, Steps
 
@@ -23,10 +24,6 @@ BLENDS = ("weighted_average", "accumulated_sum")  # by their number in the heade
 FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
 HEADER_FORMAT = ">BBIIBBBHH4B"
 MAX_LAYERS = 4
-
-
-class FormatError(ValueError):
-  """Bytes that are no whole `.gjx` file within the limits; the message says what is wrong."""
 
 
 class Limits(NamedTuple):
@@ -227,7 +224,7 @@ def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Codes]:
       if not layers:
         predictors = contexts.code_predictors(coder, header.channels, None)
       layers.append(contexts.code_layer(coder, count, header.channels, grid, predictors, layers, None))
-    except range_coder.DamagedError as error:
+    except DamagedError as error:
       raise FormatError(f"damaged: {error}") from None
   return layers
 

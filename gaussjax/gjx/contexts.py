@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussjax.errors import DamagedError
 from gaussjax.gjx import grids, range_coder
 from gaussjax.gjx.grids import Codes, Grid, Steps
 
@@ -137,7 +138,7 @@ def code_layer(
 ) -> Codes:
   """Codes a layer of `count` Gaussians after those of `earlier`; `codes` (ordered) if it is written, None if read.
 
-  Raises range_coder.DamagedError for numbers that no writer makes.
+  Raises DamagedError for numbers that no writer makes.
   """
   if codes is None:
     empty = np.zeros(count, np.int64)
@@ -158,7 +159,7 @@ def code_layer(
   minor = _code_logs(coder, LAYOUT.minor, predictors[0], codes.minor.tolist(), together("minor"), context, still)
   ratio = _code_logs(coder, LAYOUT.ratio, predictors[1], codes.ratio.tolist(), together("ratio"), context, minor)
   if min(ratio, default=0) < 0:
-    raise range_coder.DamagedError("a scale is out of range")
+    raise DamagedError("a scale is out of range")
   counts = grids.bins(np.array(ratio, np.int64), grid)
   before = [turn for layer in earlier for turn in _angles(layer.turn, grids.bins(layer.ratio, grid))]
   coder.field = "turn"
@@ -200,11 +201,11 @@ def _code_positions(coder, morton: list[int]) -> list[int]:
     gap = value - last
     size = coder.magnitude(LAYOUT.gap + min(context >> 4, 15) * range_coder.UNARY, gap.bit_length())
     if size > MAX_CLASS:
-      raise range_coder.DamagedError("a position is out of range")
+      raise DamagedError("a position is out of range")
     gap = _code_below(coder, LAYOUT.mantissa + size, size, gap)
     last += gap
     if last >= MAX_CELL**2:
-      raise range_coder.DamagedError("a position is out of range")
+      raise DamagedError("a position is out of range")
     coded.append(last)
     context += ((size << 4) - context) >> 2
   return coded
@@ -264,7 +265,7 @@ def _code_logs(coder, base: int, predictor: Predictor, values: list[int], known:
     model = base + min(spread.bit_length(), SPREADS - 1) * range_coder.SIGNED_MODELS
     value = mean + coder.signed(model, value - mean)
     if abs(value) > MAX_LOG_CODE:
-      raise range_coder.DamagedError("a scale is out of range")
+      raise DamagedError("a scale is out of range")
     known.append(value)
   return known[first:]
 
@@ -309,7 +310,7 @@ def _code_colors(coder, base: int, predictor: Predictor, values, units, known, c
     surprise = coder.signed(model, value - mean)
     value = mean + surprise
     if abs(value) > MAX_COLOR_CODE:
-      raise range_coder.DamagedError("a colour is out of range")
+      raise DamagedError("a colour is out of range")
     coded.append(value)
     known.append(value * unit)
     after.append(min(abs(surprise).bit_length(), 3))

@@ -19,7 +19,7 @@ SUFFIX = ".gjx"
 
 
 def read(path: str | os.PathLike, *, partial: bool = False) -> tuple[Gaussians, container.Header]:
-  """`decode` of a file. Raises ValueError if there is none, container.FormatError if it is no `.gjx` file."""
+  """`decode` of a file. Raises ValueError if there is none, FormatError if it is no `.gjx` file."""
   path = Path(path)
   if not path.is_file():
     raise ValueError(f"got {path}, which is not a file; expected a {SUFFIX} file")

@@ -6,6 +6,8 @@ methods, and each returns the value that was coded, so that one function written
 
 import math
 
+from gaussjax.errors import DamagedError
+
 PRECISION = 16  # bits of a probability
 ONE = 1 << PRECISION
 HALF = ONE >> 1
@@ -19,10 +21,6 @@ RATES = tuple(round(ONE / (n + 1.5)) for n in range(SLOWEST + 1))
 
 UNARY = 20  # magnitudes from here on are coded as UNARY and an Exp-Golomb rest
 MAX_EXPONENT = 32  # bits of such a rest: more is damage
-
-
-class DamagedError(ValueError):
-  """Bytes that no encoder has written."""
 
 
 class Models:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import geometry, image_io
+from gaussjax.errors import FormatError
 from gaussjax.fitting import density, optimizers, recipes
 from gaussjax.gjx import container, grids, quantization, rate
 from gaussjax.gjx.grids import Codes, Steps
@@ -76,7 +77,7 @@ def encode(
 
   Who encodes more than a dozen pictures in a process calls `startup.release_programs` between them.
 
-  Raises ValueError for arguments that make no sense or a target out of reach, guards.FitError.
+  Raises ValueError for arguments that make no sense or a target out of reach, FitError.
   """
   pixels = image_io.as_image(image).astype(np.float32)
   _check_arguments(pixels, quality, bpp, size, target_psnr, effort, layers)
@@ -96,7 +97,7 @@ def decode(
 ) -> tuple[Gaussians, container.Header]:
   """The Gaussians of a `.gjx` file, ready to `render`, and its header.
 
-  With `partial` a file that was cut off is read as far as its layers are whole. Raises container.FormatError for
+  With `partial` a file that was cut off is read as far as its layers are whole. Raises FormatError for
   anything that is not such a file or exceeds the `limits`.
   """
   contents = container.read(data, partial=partial, limits=limits)
@@ -104,7 +105,7 @@ def decode(
 
 
 def gaussians_of(contents: container.Contents, *, limits: container.Limits = container.LIMITS) -> Gaussians:
-  """The set that a file's integers stand for. Raises container.FormatError if that is beyond the limits."""
+  """The set that a file's integers stand for. Raises FormatError if that is beyond the limits."""
   header = contents.header
   together = Codes(*[np.concatenate(field) for field in zip(*contents.layers, strict=True)])
   background = np.array(header.background, np.float32) / container.FIXED
@@ -119,11 +120,11 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
   grid = grids.grid(header.steps)
   largest, least = (together.minor + together.ratio).max() * grid.log_scale, together.minor.min() * grid.log_scale
   if largest > grids.MAX_LOG_SCALE or least < -grids.MAX_LOG_SCALE:
-    raise container.FormatError("damaged: a scale is out of range")
+    raise FormatError("damaged: a scale is out of range")
   gaussians = grids.restore(together, grid, canvas)
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
   if not finite or float(np.abs(gaussians.colors).max()) > 1e4:
-    raise container.FormatError("damaged: a number is out of range")
+    raise FormatError("damaged: a number is out of range")
   radii = canvas.cutoff * np.hypot(np.exp(np.asarray(gaussians.shape[0])[:, 0], dtype=np.float64), canvas.floor)
   container.check_drawable(header, radii, np.asarray(gaussians.means, np.float64), limits)
   return gaussians

@@ -1,0 +1,13 @@
+"""The errors that a caller may want to tell from others. A mistake in an argument is a plain ValueError."""
+
+
+class FormatError(ValueError):
+  """Bytes that are no whole file of ours within the limits; the message says what is wrong."""
+
+
+class DamagedError(FormatError):
+  """Coded numbers that no writer makes; a reader of files says where they were found."""
+
+
+class FitError(RuntimeError):
+  """A fit met numbers that it cannot go on from; the message names the step, the field and how many Gaussians."""
