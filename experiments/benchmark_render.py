@@ -95,7 +95,7 @@ def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: boo
     first, amortised = first + first_both, both + update / REBUILD_EVERY
   pairs = int(lists.required[1])
   return {
-    "blend": blend.__name__,
+    "blend": blend.name,
     "height": height,
     "width": width,
     "num_gaussians": num_gaussians,
@@ -124,8 +124,8 @@ def measure_batch(images: int) -> dict:
   params = [recipes.start(key, target, 200, recipes.Recipe()) for key, target in zip(keys, targets, strict=True)]
   like = renderer.allocate(params[0])
   for one in params:
-    like = renderer.allocate(one, like)  # a capacity that holds them all
-  states = [fitter.init(one)._replace(lists=renderer.allocate(one, like)) for one in params]
+    like = renderer.allocate(one, like=like)  # a capacity that holds them all
+  states = [fitter.init(one)._replace(neighbors=renderer.allocate(one, like=like)) for one in params]
   stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
   step = jax.jit(jax.vmap(fitter.step, in_axes=(0, 0, None)))
   milliseconds, _ = reference.time_ms(step, stack, targets, jnp.float32(0))

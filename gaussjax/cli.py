@@ -280,6 +280,7 @@ def _decode(arguments: argparse.Namespace) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
   from gaussjax.gjx import container, contexts, grids
+  from gaussjax.rendering import blends
 
   data = _input(arguments.input)
   contents = container.read(data)
@@ -290,7 +291,7 @@ def _info(arguments: argparse.Namespace) -> None:
   figures = {
     "size": f"{header.width} x {header.height}",
     "channels": header.channels,
-    "blend": container.BLENDS[header.blend],
+    "blend": blends.BY_CODE[header.blend].name,
     "cutoff": header.cutoff / container.FIXED,
     "floor": header.floor / container.FIXED,
     "bytes": len(data),

@@ -6,15 +6,15 @@ upwards, low-pass filtered downwards (elliptical weighted average; Zwicker et al
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gaussjax import numerics
-from gaussjax.types import Array, Cholesky, Euler, Gaussians, LogCholesky, Shape
+from gaussjax.types import Array, Canvas, Cholesky, Euler, Gaussians, LogCholesky, Shape
 
 
 class Geometry(NamedTuple):
@@ -168,9 +168,7 @@ def visible(gaussians: Gaussians) -> Array:
 def live(gaussians: Gaussians) -> Gaussians:
   """The set without parked Gaussians. Host: the size of the result is read from values."""
   shown = jnp.flatnonzero(visible(gaussians))
-  if len(shown) == len(gaussians.means):
-    return gaussians
-  return jax.tree.map(lambda leaf: leaf[shown], gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
+  return gaussians if len(shown) == len(gaussians.means) else take(gaussians, shown)
 
 
 def padded(gaussians: Gaussians, count: int) -> Gaussians:
@@ -179,10 +177,86 @@ def padded(gaussians: Gaussians, count: int) -> Gaussians:
   Host: in numpy, which has no program to compile for each size.
   """
   more = count - len(gaussians.means)
-  extend = lambda leaf: np.pad(np.asarray(leaf), [(0, more)] + [(0, 0)] * (leaf.ndim - 1), mode="edge")
-  longer = jax.tree.map(extend, gaussians._replace(canvas=None))
+  mode: Any = "edge" if len(gaussians.means) else "constant"
+  extend = lambda leaf: np.pad(np.asarray(leaf), [(0, more)] + [(0, 0)] * (leaf.ndim - 1), mode=mode)
+  longer = per_gaussian(extend, gaussians)
   longer.means[len(gaussians.means) :] = PARKED
-  return jax.device_put(longer)._replace(canvas=gaussians.canvas)
+  return jax.device_put(longer._replace(canvas=None))._replace(canvas=gaussians.canvas)
+
+
+def per_gaussian(change: Callable[..., Any], *sets: Gaussians) -> Gaussians:
+  """`change` of each array that has a row a Gaussian, of several sets together; the first one's canvas stays."""
+  first, *others = (gaussians._replace(canvas=None) for gaussians in sets)
+  return jax.tree.map(change, first, *others)._replace(canvas=sets[0].canvas)
+
+
+def take(gaussians: Gaussians, index: Any) -> Gaussians:
+  """The Gaussians of an `index`: integers `[K]`, a slice or, outside of jit, a mask `[N]` bool. The canvas stays.
+
+  Raises ValueError for anything else, and outside of jit for integers beyond the set.
+  """
+  count = len(gaussians.means)
+  if isinstance(index, slice):
+    return per_gaussian(lambda leaf: leaf[index], gaussians)
+  if not isinstance(index, jax.Array):
+    index = np.asarray(index, np.int32 if np.size(index) == 0 else None)
+  if index.ndim != 1 or not (index.dtype == bool or np.issubdtype(index.dtype, np.integer)):
+    raise ValueError(f"got an index of {index.dtype} {index.shape}, expected integers [K], a mask [N] or a slice")
+  if index.dtype == bool:
+    if len(index) != count:
+      raise ValueError(f"got a mask of {len(index)}, expected one of {count} Gaussians")
+    if isinstance(index, jax.core.Tracer):
+      raise ValueError("got a mask within jit, where sizes are fixed; expected integers, or use gaussjax.where")
+    index = np.flatnonzero(index)
+  elif not isinstance(index, jax.core.Tracer) and index.size and not -count <= index.min() <= index.max() < count:
+    raise ValueError(f"got indices from {index.min()} to {index.max()}, expected those of {count} Gaussians")
+  return per_gaussian(lambda leaf: leaf[index], gaussians)
+
+
+def where(mask: Array, first: Gaussians, second: Gaussians) -> Gaussians:
+  """For each Gaussian the one of `first` where `mask` `[N]` bool holds, else of `second`; on the canvas of `first`.
+
+  Raises ValueError for sets of different sizes, shapes or channels.
+  """
+  first, second = _alike(first, second)
+  if not len(mask) == len(first.means) == len(second.means):
+    raise ValueError(
+      f"got a mask of {len(mask)} and sets of {len(first.means)} and {len(second.means)}, expected one size"
+    )
+  choose = lambda a, b: jnp.where(jnp.reshape(mask, (-1, *[1] * (a.ndim - 1))), a, b)
+  return per_gaussian(choose, first, second)
+
+
+def concatenate(sets: Sequence[Gaussians]) -> Gaussians:
+  """All Gaussians of several sets, one after the other, on the canvas of the first.
+
+  Raises ValueError for none, or for sets of different shapes, channels or canvases.
+  """
+  if not sets:
+    raise ValueError("got no sets, expected at least one")
+  return per_gaussian(lambda *leaves: jnp.concatenate(leaves), *_alike(*sets))
+
+
+def _alike(*sets: Gaussians) -> list[Gaussians]:
+  """The sets, all with log-weights if one has some. Raises ValueError for sets that do not belong together."""
+  traits = lambda g: (type(g.shape).__name__, g.colors.shape[1:], g.canvas and _fixed(g.canvas))
+  for gaussians in sets[1:]:
+    if traits(gaussians) != traits(sets[0]):
+      raise ValueError(f"got sets of {traits(sets[0])} and {traits(gaussians)}, expected one shape and canvas")
+  if all(gaussians.log_weights is None for gaussians in sets):
+    return list(sets)
+  weights = lambda g: jnp.zeros_like(g.means[:, 0]) if g.log_weights is None else g.log_weights
+  return [gaussians._replace(log_weights=weights(gaussians)) for gaussians in sets]
+
+
+def _fixed(canvas: Canvas) -> tuple:
+  """All of a canvas but its background."""
+  return canvas.height, canvas.width, canvas.blend, canvas.cutoff, canvas.floor
+
+
+def single(gaussians: Gaussians) -> Gaussians:
+  """The set in at least single precision: in half of it means beyond 2,048 and weights are no longer told apart."""
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32)), gaussians)
 
 
 def scales(gaussians: Gaussians) -> Array:

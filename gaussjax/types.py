@@ -49,14 +49,14 @@ Shape = Euler | Cholesky | LogCholesky
 class Canvas:
   """What a set of Gaussians was fitted on, and how it is to be drawn. Only `background` is an array.
 
-  `blend` is one of the functions of rendering.py. `cutoff` bounds each Gaussian's support, in standard
+  `blend` is one of rendering.blends, or one's own. `cutoff` bounds each Gaussian's support, in standard
   deviations; `floor` is the smooth lower bound of every scale, in pixels.
   """
 
   height: int
   width: int
   background: Array  # [C] the colour where no Gaussian reaches
-  blend: Callable[..., Array]
+  blend: Any  # a rendering.blends.Blend
   cutoff: float = 3.5
   floor: float = 0.3
 

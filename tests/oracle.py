@@ -37,7 +37,7 @@ def render(gaussians, *, kernel=None):
   w = weights(gaussians, kernel=kernel)
   colors, background = np.asarray(gaussians.colors, np.float64), np.asarray(canvas.background, np.float64)
   log_weights = np.zeros(len(w)) if gaussians.log_weights is None else np.asarray(gaussians.log_weights, np.float64)
-  if canvas.blend.__name__ == "alpha_composite":
+  if canvas.blend.name == "alpha_composite":
     picture, transmittance = np.zeros((*w.shape[1:], colors.shape[1])), np.ones((*w.shape[1:], 1))
     for weight, opacity, color in zip(w, np.exp(np.minimum(log_weights, 0)), colors, strict=True):
       alpha = (opacity * weight)[..., None]
@@ -46,7 +46,7 @@ def render(gaussians, *, kernel=None):
     return picture + transmittance * background
   w = w * np.exp(log_weights)[:, None, None]
   sums = np.einsum("nhw,nc->hwc", w, colors)
-  if canvas.blend.__name__ == "accumulated_sum":
+  if canvas.blend.name == "accumulated_sum":
     return sums + background
   tau = np.exp(-(canvas.cutoff**2) / 2)
   return (sums + tau * background) / (w.sum(0)[..., None] + tau)

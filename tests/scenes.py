@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gaussjax import Canvas, Euler, Gaussians, geometry
-from gaussjax.rendering import blends
+from gaussjax.rendering import blends, dense, kernel
 
 BLENDS = (blends.weighted_average, blends.accumulated_sum, blends.alpha_composite)
 LINEAR_BLENDS = BLENDS[:2]
@@ -36,3 +36,9 @@ def scene(
     array(rng.normal(size=num_gaussians) * 0.3),
     Canvas(height, width, array(rng.uniform(size=channels)), blend, **canvas),
   )
+
+
+def densely(gaussians):
+  """The dense rasterizer of a set at its fitted size."""
+  canvas = gaussians.canvas
+  return dense.dense(geometry.geometry(gaussians), canvas.height, canvas.width, tau=kernel.tail(canvas.cutoff))

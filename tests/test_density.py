@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scenes import PARAMETERIZATIONS, scene
+from scenes import PARAMETERIZATIONS, densely, scene
 
 import gaussjax
 from gaussjax import geometry
 from gaussjax.fitting import density, initializers, loop, optimizers, recipes
-from gaussjax.rendering import blends, renderer, splat, tiles
+from gaussjax.rendering import blends, splat, tiles
 
 
 def rasterizer_of(gaussians):
-  return renderer.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
+  return densely(gaussians)
 
 
 def scene_of(gaussians, target, *, budget=None, progress=0.0, placed=None):

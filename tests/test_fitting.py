@@ -146,8 +146,8 @@ def poisoned_fit(field, *, checked=False, retries=0, max_steps=100):
   """A fit whose loss turns NaN, through one field, once the colours are near to their target."""
   params = recipes.start(jax.random.key(0), jnp.asarray(picture()), 9, recipes.Recipe())
 
-  def loss_fn(params, lists, target):
-    del lists
+  def loss_fn(params, neighbors, target):
+    del neighbors
     value = getattr(params, field, None)
     value = params.shape.thetas if value is None else value
     poison = jnp.where(jnp.sum(params.colors[0] - target) > 1e9, 0.0, value[0])
@@ -222,7 +222,7 @@ def test_a_fit_goes_on_from_its_checkpoint_to_the_same_result(tmp_path):
   image, steps = picture(96, 96, seed=2), 60
   fit = lambda **more: gaussjax.fit(image, num_gaussians=60, **{"stop": gaussjax.Stop(max_steps=steps)} | more)
   whole = fit()
-  assert whole.state.lists
+  assert whole.state.neighbors.lists is not None
   checkpoint = gaussjax.Checkpoint(tmp_path, every_steps=20)
   asked = iter([False] * 5)
   fit(checkpoint=checkpoint, stop=gaussjax.Stop(max_steps=steps, requested=lambda: next(asked, True)))

@@ -9,11 +9,11 @@ import numpy as np
 import oracle
 import pytest
 from absl.testing import parameterized
-from scenes import BLENDS, LINEAR_BLENDS, PARAMETERIZATIONS, scene
+from scenes import BLENDS, LINEAR_BLENDS, PARAMETERIZATIONS, densely, scene
 
 import gaussjax
-from gaussjax import geometry, image_io
-from gaussjax.rendering import dense, kernel, renderer
+from gaussjax import image_io
+from gaussjax.rendering import blends, dense, renderer
 
 
 class OracleTest(chex.TestCase):
@@ -34,16 +34,9 @@ def test_sizes(height, width, blend):
 
 def test_chunks_leave_no_seam(monkeypatch):
   gaussians = scene(30)
-  whole = densely(gaussians)
+  whole = blends.picture(gaussians, densely(gaussians))
   monkeypatch.setattr(dense, "CHUNK_EVALUATIONS", 30 * 7)
-  np.testing.assert_allclose(densely(gaussians), whole, atol=1e-6)
-
-
-def densely(gaussians):
-  canvas = gaussians.canvas
-  placed = geometry.geometry(gaussians)
-  rasterizer = dense.dense(placed, canvas.height, canvas.width, tau=kernel.tail(canvas.cutoff))
-  return canvas.blend(rasterizer, gaussians.colors, canvas.background)
+  np.testing.assert_allclose(blends.picture(gaussians, densely(gaussians)), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("blend", LINEAR_BLENDS)

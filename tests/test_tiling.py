@@ -1,5 +1,6 @@
 """The fast renderer draws what the dense one draws: values, gradients, whatever the age of its lists."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from scenes import BLENDS, PARAMETERIZATIONS, scene
+from scenes import BLENDS, PARAMETERIZATIONS, densely, scene
 
 import gaussjax
 from gaussjax import geometry
@@ -21,7 +22,7 @@ TAU = kernel.tail(CUTOFF)
 def lists_of(gaussians, *, tile=tiles.TILE, skin=0.0):
   canvas = gaussians.canvas
   placed = geometry.geometry(gaussians)
-  ordered = canvas.blend not in blends.LINEAR_BLENDS
+  ordered = canvas.blend.ordered
   like = tiles.empty(placed, canvas.height, canvas.width, tile=tile, max_blocks=int(ordered))
   return tiles.allocate(placed, like, cutoff=canvas.cutoff, skin=skin)
 
@@ -34,9 +35,7 @@ def draw_tiled(gaussians, lists):
 
 @jax.jit
 def draw_dense(gaussians):
-  return blends.picture(
-    gaussians, renderer.rasterizer(gaussians, (), gaussians.canvas.height, gaussians.canvas.width)
-  )
+  return blends.picture(gaussians, densely(gaussians))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -167,7 +166,7 @@ def test_refresh_notices_every_kind_of_change(change):
   gaussians = scene(50, 37, 53)
   long = gaussians.shape.log_scales.at[7].set(jnp.array([2.5, 0.0]))
   gaussians = gaussians._replace(shape=gaussians.shape._replace(log_scales=long))
-  neighbors = tiles.Neighbors(lists_of(gaussians, skin=1.0), jnp.float32(1.0), jnp.int32(0))
+  neighbors = tiles.Neighbors(lists_of(gaussians, skin=1.0), jnp.float32(1.0), jnp.int32(0), 48, 64)
   refresh = jax.jit(functools.partial(tiles.refresh, cutoff=CUTOFF))
   kept, _ = refresh(geometry.geometry(gaussians), neighbors)
   assert kept.age == 1 and kept.skin == 1.0
@@ -290,7 +289,7 @@ def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64):
   for evaluations in (0, 2**40):
     monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", evaluations)
     result = gaussjax.fit(target().astype(float), num_gaussians=60, preset=recipe, stop=gaussjax.Stop(max_steps=20))
-    assert bool(result.state.lists) == (evaluations == 0)
+    assert (result.state.neighbors.lists is not None) == (evaluations == 0)
     histories.append([record["loss"] for record in result.history])
   np.testing.assert_allclose(*histories, rtol=1e-9)
 
@@ -302,8 +301,8 @@ def test_a_stack_of_images_is_fitted_like_each_alone(monkeypatch):
   images = [jnp.asarray(target(32, 40, seed)) for seed in range(2)]
   params = [recipes.start(jax.random.key(7), image, 30, recipe) for image in images]
   like = renderer.allocate(params[0])
-  like = like._replace(lists=tiles.empty(geometry.geometry(params[0]), 32, 40, size=900))
-  states = [fitter.init(one)._replace(lists=renderer.allocate(one, like)) for one in params]
+  like = dataclasses.replace(like, lists=tiles.empty(geometry.geometry(params[0]), 32, 40, size=900))
+  states = [fitter.init(one)._replace(neighbors=renderer.allocate(one, like=like)) for one in params]
   stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
   step = jax.jit(jax.vmap(fitter.step, in_axes=(0, 0, None)))
   batch, alone = stack(states), states[1]
@@ -334,7 +333,7 @@ def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
 def test_a_set_of_another_size_is_drawn_without_compiling(height, width):
   """Dense and tiled; nor is what the host prepares: in numpy nothing is compiled for each size."""
   padded = geometry.padded(scene(50, height, width), tiles.capacity(50))
-  assert (renderer.allocate(padded) == ()) == (height == 19)
+  assert (renderer.allocate(padded).lists is None) == (height == 19)
   gaussjax.render(scene(50, height, width))
   compiled = []
   listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None

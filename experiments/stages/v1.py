@@ -87,7 +87,7 @@ def gradients_criterion() -> Criterion:
 
 
 def check_gradients(
-  parameterize: Callable, blend: Callable, *, render: Callable | None = None, num_gaussians: int = 6
+  parameterize: Callable, blend: blends.Blend, *, render: Callable | None = None, num_gaussians: int = 6
 ) -> int:
   """Checks each field's gradient of a weighted sum over a render; needs float64; raises AssertionError.
 

@@ -17,7 +17,7 @@ def measure() -> list[Criterion]:
 def frames_criterion(blend) -> Criterion:
   """One blend's median of nine frames."""
   gaussians = reference.scene(512, 768, 10_000, blend=blend)
-  draw = jax.jit(lambda g, lists: blends.picture(g, renderer.rasterizer(g, lists, 512, 768)))
+  draw = jax.jit(lambda g, neighbors: blends.picture(g, renderer.rasterizer(g, neighbors)))
   milliseconds, _ = reference.time_ms(draw, gaussians, renderer.allocate(gaussians))
   rate = 1000 / milliseconds
-  return Criterion(f"{blend.__name__}: frames a second", f"{rate:.0f}", "at least 1000", rate >= 1000)
+  return Criterion(f"{blend.name}: frames a second", f"{rate:.0f}", "at least 1000", rate >= 1000)

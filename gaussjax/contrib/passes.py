@@ -55,8 +55,8 @@ def fit_passes(
     raise ValueError(f"got passes={passes}, expected 1 to {min(num_gaussians, steps)}")
   if not 0 < first <= 1:
     raise ValueError(f"got first={first}, expected a share above 0, at most 1")
-  if recipe.blend is not blends.weighted_average:
-    raise ValueError(f"got the blend {recipe.blend.__name__}, expected weighted_average")
+  if recipe.blend != blends.weighted_average:
+    raise ValueError(f"got the blend {recipe.blend.name}, expected weighted_average")
   target = jnp.asarray(image_io.as_image(image))
   key_start, key_births = jax.random.split(jax.random.key(seed))
   fitter = recipes.make_fitter(recipe, *target.shape[:2])

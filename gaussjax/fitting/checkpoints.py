@@ -17,7 +17,6 @@ from gaussjax.rendering import blends
 VERSION = 1
 KEPT = 2  # checkpoints of a fit: if the newest is damaged, the one before it serves
 _SHAPES = {cls.__name__: cls for cls in (types.Euler, types.Cholesky, types.LogCholesky)}
-_BLENDS = {fn.__name__: fn for fn in (blends.weighted_average, blends.accumulated_sum, blends.alpha_composite)}
 
 
 class Checkpoint(NamedTuple):
@@ -33,12 +32,12 @@ def save(path: str | os.PathLike, gaussians: types.Gaussians) -> None:
   canvas = gaussians.canvas
   if canvas is None:
     raise ValueError("got Gaussians without a canvas, expected a set from fit or load")
-  if canvas.blend.__name__ not in _BLENDS:
-    raise ValueError(f"got the blend {canvas.blend.__name__}, expected one of {', '.join(_BLENDS)}")
+  if canvas.blend != blends.BLENDS.get(canvas.blend.name):
+    raise ValueError(f"got the blend {canvas.blend.name}, expected one of {', '.join(blends.BLENDS)}")
   header = {
     "version": VERSION,
     "shape": type(gaussians.shape).__name__,
-    "blend": canvas.blend.__name__,
+    "blend": canvas.blend.name,
     **{name: getattr(canvas, name) for name in ("height", "width", "cutoff", "floor")},
   }
   arrays = {"means": gaussians.means, "colors": gaussians.colors, "background": canvas.background}
@@ -82,7 +81,7 @@ def _assemble(header: dict, arrays: dict[str, np.ndarray]) -> types.Gaussians:
     height=int(header["height"]),
     width=int(header["width"]),
     background=fields["background"],
-    blend=_BLENDS[header["blend"]],
+    blend=blends.BLENDS[header["blend"]],
     cutoff=float(header["cutoff"]),
     floor=float(header["floor"]),
   )

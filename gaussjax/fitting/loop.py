@@ -1,6 +1,6 @@
 """The fit: a pure step made of a loss and an optimiser, and a loop over it in jitted chunks.
 
-Knows nothing of rendering: the loss, the optimiser and the neighbour lists arrive as functions. Between chunks the
+Knows nothing of rendering: the loss, the optimiser and the neighbours arrive as functions. Between chunks the
 loop is on the host, where it measures, reports and decides whether to go on.
 """
 
@@ -34,7 +34,7 @@ class State(NamedTuple):
   opt_state: Any
   step: Array  # [] int32, steps done
   rate: Array  # [] factor on every learning rate; a roll-back halves it
-  lists: Any  # what the renderer keeps from step to step; () for none
+  neighbors: Any  # what the renderer keeps from step to step; None for nothing
 
 
 class Info(NamedTuple):
@@ -42,17 +42,17 @@ class Info(NamedTuple):
 
   loss: Array  # [] before the step
   health: guards.Health
-  overflow: Array  # [] bool, the lists' capacity was too small: the step was not made
+  overflow: Array  # [] bool, the neighbours' capacity was too small: the step was not made
 
 
-class Lists(NamedTuple):
-  """How a renderer keeps neighbour lists; `NO_LISTS` for one that has none."""
+class NeighborFns(NamedTuple):
+  """How a renderer keeps its neighbours; `NO_NEIGHBORS` for one that has none."""
 
-  allocate: Callable[[Gaussians, Any], Any]  # host: (params, lists too small or None) -> lists
-  refresh: Callable[[Gaussians, Any], tuple[Any, Array]]  # jit: (params, lists) -> (valid lists, overflow [])
+  allocate: Callable[[Gaussians, Any], Any]  # host: (params, neighbours too small or None) -> neighbours
+  refresh: Callable[[Gaussians, Any], tuple[Any, Array]]  # jit: (params, neighbours) -> (valid ones, overflow [])
 
 
-NO_LISTS = Lists(lambda params, lists: (), lambda params, lists: ((), jnp.array(False)))
+NO_NEIGHBORS = NeighborFns(lambda params, like: None, lambda params, neighbors: (None, jnp.array(False)))
 
 
 class Fitter(NamedTuple):
@@ -64,10 +64,10 @@ class Fitter(NamedTuple):
 
 
 def fitter(
-  loss_fn: Callable[[Gaussians, Any, Any], Array],  # (params, lists, target) -> []
+  loss_fn: Callable[[Gaussians, Any, Any], Array],  # (params, neighbours, target) -> []
   optimizer: optax.GradientTransformationExtraArgs,
   *,
-  lists: Lists = NO_LISTS,
+  neighbors: NeighborFns = NO_NEIGHBORS,
   project: Callable[[Gaussians], Gaussians] = lambda params: params,
   check: Callable[[Array, Gaussians, Gaussians], None] | None = None,
 ) -> Fitter:
@@ -78,13 +78,13 @@ def fitter(
 
   def init(params: Gaussians) -> State:
     rate = jnp.ones((), params.means.dtype)
-    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), rate, lists.allocate(params, None))
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), rate, neighbors.allocate(params, None))
 
   def attempt(state: State, target: Any, progress: Array) -> tuple[State, Array, Gaussians, Array]:
-    valid, overflow = lists.refresh(state.params, state.lists)
+    valid, overflow = neighbors.refresh(state.params, state.neighbors)
     loss, gradients = jax.value_and_grad(loss_fn)(state.params, valid, target)
-    # A line search goes where the lists may no longer hold.
-    value_fn = lambda params: loss_fn(params, lists.refresh(params, valid)[0], target)
+    # A line search goes where the neighbours may no longer hold.
+    value_fn = lambda params: loss_fn(params, neighbors.refresh(params, valid)[0], target)
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params, progress=progress, value=loss, grad=gradients, value_fn=value_fn
     )
@@ -98,8 +98,8 @@ def fitter(
     info = Info(loss, guards.health(loss, gradients, made.params), overflow)
     # A step that failed is not made, so that the host finds the state that it failed from.
     keep = functools.partial(jnp.where, succeeded(info))
-    kept = jax.tree.map(keep, made._replace(lists=()), state._replace(lists=()))
-    return kept._replace(lists=made.lists), info
+    kept = jax.tree.map(keep, made._replace(neighbors=None), state._replace(neighbors=None))
+    return kept._replace(neighbors=made.neighbors), info
 
   def explain(state: State, target: Any, progress: Array) -> str:
     made, loss, gradients, _ = jax.jit(attempt)(state, target, progress)
@@ -162,7 +162,7 @@ class Host(NamedTuple):
 
   measure: Callable[[State, Any], Record]  # with at least `loss` and `psnr`
   clock: Callable[[], float]  # seconds since this sitting began
-  lists: Lists = NO_LISTS
+  neighbors: NeighborFns = NO_NEIGHBORS
   progress_fn: Progress | None = None
   advance: Callable = advance
   control: Callable[[Array, State, Any, float], State] | None = None
@@ -197,7 +197,7 @@ def run(
     until = min((int(now.state.step) // LOG_EVERY + 1) * LOG_EVERY, max_steps)
     state, info = host.advance(fitter.step, state, target, jnp.int32(until), jnp.float32(total))
     if info.overflow:
-      state = state._replace(lists=host.lists.allocate(state.params, state.lists))
+      state = state._replace(neighbors=host.neighbors.allocate(state.params, state.neighbors))
     elif not succeeded(info):
       if rollbacks >= host.retries:
         raise FitError(fitter.explain(state, target, jnp.float32(int(state.step) / total)))

@@ -67,7 +67,7 @@ V1 = Recipe(
   steps=100,
 )
 
-LISTS = loop.Lists(renderer.allocate, renderer.refresh)
+NEIGHBORS = loop.NeighborFns(lambda params, like: renderer.allocate(params, like=like), renderer.refresh)
 
 NEVER_EARLY = Stop()  # the preset's number of steps
 
@@ -131,7 +131,7 @@ def host(recipe: Recipe, budget: int, seconds: Callable[[], float], progress_fn:
   return loop.Host(
     measure=functools.partial(_measure, recipe.loss),
     clock=seconds,
-    lists=LISTS,
+    neighbors=NEIGHBORS,
     progress_fn=progress_fn,
     advance=loop.advance_checked if recipe.checked else loop.advance,
     control=functools.partial(control, recipe, budget) if controls_density(recipe) else None,
@@ -145,13 +145,13 @@ def result(recipe: Recipe, ended: loop.Run, target: Array, seconds: Callable[[],
   """The best set of a run, its colours solved for if that lowers the loss, with all metrics."""
   best, record = ended.best, min(ended.history, key=lambda record: record["loss"])
   timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
-  # On the fit's own lists: a render's would be of another capacity, and compile a program for it.
-  lists = renderer.allocate(best, ended.state.lists)
-  measured, prediction = _measurements(recipe.loss, best, lists, target)
-  if recipe.final_solve and geometry.canvas_of(best).blend in blends.LINEAR_BLENDS:
+  # On the fit's own neighbours: a render's would be of another capacity, and compile a program for it.
+  neighbors = renderer.allocate(best, like=ended.state.neighbors)
+  measured, prediction = _measurements(recipe.loss, best, neighbors, target)
+  if recipe.final_solve and not geometry.canvas_of(best).blend.ordered:
     before = seconds()
-    solved = _solved(best, lists, target, recipe.final_solve)
-    solved_measured, solved_prediction = _measurements(recipe.loss, solved, lists, target)
+    solved = _solved(best, neighbors, target, recipe.final_solve)
+    solved_measured, solved_prediction = _measurements(recipe.loss, solved, neighbors, target)
     if solved_measured["loss"] < measured["loss"]:
       best, measured, prediction = solved, solved_measured, solved_prediction
     timing["seconds"] += seconds() - before
@@ -162,8 +162,8 @@ def result(recipe: Recipe, ended: loop.Run, target: Array, seconds: Callable[[],
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _solved(params: Gaussians, lists: renderer.Lists, target: Array, iterations: int) -> Gaussians:
-  rasterizer = renderer.rasterizer(params, lists, target.shape[0], target.shape[1])
+def _solved(params: Gaussians, neighbors: renderer.Neighbors, target: Array, iterations: int) -> Gaussians:
+  rasterizer = renderer.rasterizer(params, neighbors)
   return solvers.solve_colors(params, rasterizer, target, iterations=iterations)
 
 
@@ -178,6 +178,8 @@ def describe(recipe: Recipe) -> str:
       return f"{name(part.func)}({', '.join(given)})"
     if type(part) is tuple:
       return f"({', '.join(map(name, part))})"
+    if isinstance(part, blends.Blend):
+      return part.name
     return f"{part.__module__}.{part.__qualname__}" if callable(part) else repr(part)
 
   return ", ".join(f"{field}={name(part)}" for field, part in recipe._asdict().items())
@@ -250,13 +252,13 @@ PRESETS = {"fast": _GOOD._replace(steps=400), "balanced": _GOOD, "best": _GOOD._
 def make_fitter(recipe: Recipe, height: int, width: int) -> loop.Fitter:
   """The pure functions of a recipe's fit to images of one size, targets `[H, W, C]`."""
 
-  def loss_fn(params: Gaussians, lists: renderer.Lists, target: Array) -> Array:
-    loss = recipe.loss(blends.picture(params, renderer.rasterizer(params, lists, height, width)), target)
+  def loss_fn(params: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
+    loss = recipe.loss(blends.picture(params, renderer.rasterizer(params, neighbors)), target)
     return loss if recipe.objective is None else recipe.objective(loss, params)
 
   check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)
-  return loop.fitter(loss_fn, optimizer, lists=LISTS, project=geometry.contain, check=check)
+  return loop.fitter(loss_fn, optimizer, neighbors=NEIGHBORS, project=geometry.contain, check=check)
 
 
 def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
@@ -279,9 +281,9 @@ def control(
   recipe: Recipe, budget: int, key: Array, state: loop.State, target: Array, progress: float
 ) -> loop.State:
   """One round of the recipe's density control: changed Gaussians get fresh moments, the others keep theirs."""
-  state = state._replace(lists=renderer.allocate(state.params, state.lists))
+  state = state._replace(neighbors=renderer.allocate(state.params, like=state.neighbors))
   state = _controlled(recipe, jnp.int32(budget), key, state, target, jnp.float32(progress))
-  return state._replace(lists=renderer.allocate(state.params, state.lists))
+  return state._replace(neighbors=renderer.allocate(state.params, like=state.neighbors))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -289,7 +291,7 @@ def _controlled(
   recipe: Recipe, budget: Array, key: Array, state: loop.State, target: Array, progress: Array
 ) -> loop.State:
   height, width, _ = target.shape
-  rasterizer = renderer.rasterizer(state.params, state.lists, height, width)
+  rasterizer = renderer.rasterizer(state.params, state.neighbors)
   scene = density.Scene(state.params, rasterizer, target, state.opt_state, budget, progress)
   params, fresh = recipe.policy(key, scene)  # type: ignore[misc]
   moments = _optimizer(recipe, height, width).init(params)
@@ -297,17 +299,17 @@ def _controlled(
 
 
 def _measure(loss: Callable[[Array, Array], Array], state: loop.State, target: Array) -> loop.Record:
-  lists = renderer.allocate(state.params, state.lists)
-  measured, _ = _measurements(loss, state.params, lists, target)
+  neighbors = renderer.allocate(state.params, like=state.neighbors)
+  measured, _ = _measurements(loss, state.params, neighbors, target)
   return {name: float(value) for name, value in measured.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _measurements(
-  loss: Callable, params: Gaussians, lists: renderer.Lists, target: Array
+  loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, target: Array
 ) -> tuple[dict[str, Array], Array]:
   """What a record holds, and the picture."""
-  rasterizer = renderer.rasterizer(params, lists, target.shape[0], target.shape[1])
+  rasterizer = renderer.rasterizer(params, neighbors)
   prediction = blends.picture(params, rasterizer)
   measured = {
     "loss": loss(prediction, target),

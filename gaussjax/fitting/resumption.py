@@ -1,5 +1,6 @@
 """How a fit is put into checkpoints, and goes on from them to the same bits."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,10 @@ def _stored(run: loop.Run) -> Any:
 
   Lists are among them since rounding depends on them, except those of an ordered blend, whose static size grows.
   """
-  lists = run.state.lists
-  lists = lists if lists and not lists.lists.max_blocks else ()
-  return run.state._replace(lists=lists), run.best, np.float64(run.best_loss)
+  neighbors = run.state.neighbors
+  if neighbors.lists is not None and neighbors.lists.max_blocks:
+    neighbors = dataclasses.replace(neighbors, lists=None)
+  return run.state._replace(neighbors=neighbors), run.best, np.float64(run.best_loss)
 
 
 def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> loop.Run:
@@ -45,6 +47,6 @@ def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) ->
   if found is None:
     return begun
   (state, best, best_loss), history = found
-  if not state.lists:
-    state = state._replace(lists=renderer.allocate(state.params, begun.state.lists))
+  if state.neighbors.lists is None:
+    state = state._replace(neighbors=renderer.allocate(state.params, like=begun.state.neighbors))
   return loop.Run(state, best, float(best_loss), history)

@@ -19,8 +19,8 @@ def solve_colors(
   picture (variable projection: Golub, Pereyra, 1973). Raises ValueError for a blend that is not linear.
   """
   canvas = geometry.canvas_of(gaussians)
-  if canvas.blend not in blends.LINEAR_BLENDS:
-    raise ValueError(f"got the blend {canvas.blend.__name__}, expected one that is linear in the colours")
+  if canvas.blend.ordered:
+    raise ValueError(f"got the blend {canvas.blend.name}, expected one that is linear in the colours")
   picture = lambda colors: blends.picture(gaussians._replace(colors=colors), rasterizer)
   drawn, adjoint = jax.vjp(picture, gaussians.colors)
   nothing = picture(jnp.zeros_like(gaussians.colors))

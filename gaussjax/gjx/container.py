@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gaussjax.errors import DamagedError, FormatError
 from gaussjax.gjx import contexts, grids, range_coder
 from gaussjax.gjx.grids import Codes, Steps
+from gaussjax.rendering import blends
 
 SIGNATURE = b"\x8bGJX"
 VERSION = 2  # files of version 1, before any release, had other angles
@@ -20,7 +21,6 @@ ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
 HEADER, LAYER = ord("H"), ord("L")
 METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
 
-BLENDS = ("weighted_average", "accumulated_sum")  # by their number in the header
 FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
 HEADER_FORMAT = ">BBIIBBBHH4B"
 MAX_LAYERS = 4
@@ -44,7 +44,7 @@ class Header(NamedTuple):
   height: int
   width: int
   channels: int
-  blend: int  # index into BLENDS
+  blend: int  # the code of one of rendering.blends
   cutoff: int  # standard deviations, in 1 / FIXED
   floor: int  # pixels, in 1 / FIXED
   background: tuple[int, ...]  # one a channel, in 1 / FIXED
@@ -188,7 +188,7 @@ def _header(body: bytes, limits: Limits) -> Header:
     ("pixels", height * width, 1, limits.pixels),
     ("channels", channels, 1, contexts.MAX_CHANNELS),
     ("layers", layers, 1, MAX_LAYERS),
-    ("blend", blend, 0, len(BLENDS) - 1),
+    ("blend", blend, 0, max(blends.BY_CODE)),
     ("cutoff", cutoff, FIXED // 2, 8 * FIXED),
     ("floor", floor, FIXED // 50, 4 * FIXED),
   ]

@@ -54,10 +54,10 @@ _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins
 
 def balanced_steps(fitted: Gaussians, target: Array) -> Steps:
   """Steps with which each number of a Gaussian adds EXCESS to the squared error, field by field."""
-  lists = renderer.allocate(fitted)
+  neighbors = renderer.allocate(fitted)
 
   def squared_error(gaussians: Gaussians) -> float:
-    return float(_squared_error(gaussians, renderer.allocate(gaussians, lists), target))
+    return float(_squared_error(gaussians, renderer.allocate(gaussians, like=neighbors), target))
 
   base = squared_error(fitted)
   found, least = {}, finest(*target.shape[:2])
@@ -88,8 +88,8 @@ def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
 
 
 @jax.jit
-def _squared_error(gaussians: Gaussians, lists: renderer.Lists, target: Array) -> Array:
-  rasterizer = renderer.rasterizer(gaussians, lists, target.shape[0], target.shape[1])
+def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
+  rasterizer = renderer.rasterizer(gaussians, neighbors)
   return metrics.mse(blends.picture(gaussians, rasterizer), target)
 
 
@@ -123,11 +123,11 @@ def quantize(
     params = _rounded(state.params, grid, shares, larger)
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)
-    lists = renderer.allocate(params, state.lists)
-    state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), lists=lists)
+    neighbors = renderer.allocate(params, like=state.neighbors)
+    state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), neighbors=neighbors)
     begun = index * stage_steps
     report = lambda record, begun=begun: progress_fn(begun + int(record["step"]), len(STAGES) * stage_steps)
-    host = loop.Host(_measure, lambda: 0.0, lists=recipes.LISTS, progress_fn=report)
+    host = loop.Host(_measure, lambda: 0.0, neighbors=recipes.NEIGHBORS, progress_fn=report)
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
     state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
   return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
@@ -163,18 +163,18 @@ def _choose(mask: Array, first: Array, second: Array) -> Array:
 def _stage_fitter(height: int, width: int) -> loop.Fitter:
   """The descent in which what is on the grid has no gradient."""
 
-  def loss_fn(params: Gaussians, lists: renderer.Lists, target: tuple[Array, _Shares, grids.Grid]) -> Array:
+  def loss_fn(params: Gaussians, neighbors: renderer.Neighbors, target: tuple[Array, _Shares, grids.Grid]) -> Array:
     image, shares, grid = target
     hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
     still = hold(shares.geometry)
     params = params._replace(
       means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
     )
-    loss = losses.l2(blends.picture(params, renderer.rasterizer(params, lists, height, width)), image)
+    loss = losses.l2(blends.picture(params, renderer.rasterizer(params, neighbors)), image)
     return rate.lagrangian(loss, params, grid)
 
   rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE), height, width)
   schedule = functools.partial(optimizers.cosine, final=0.1)
   # A stage begins with full steps: they must not throw a line off its place for good.
   optimizer = optimizers.adam(rates, schedule, most_turn=optimizers.MOST_TURN)
-  return loop.fitter(loss_fn, optimizer, lists=recipes.LISTS)
+  return loop.fitter(loss_fn, optimizer, neighbors=recipes.NEIGHBORS)

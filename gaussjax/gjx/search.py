@@ -113,7 +113,7 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
     header.height,
     header.width,
     jax.device_put(background),
-    getattr(blends, container.BLENDS[header.blend]),
+    blends.BY_CODE[header.blend],
     cutoff=header.cutoff / container.FIXED,
     floor=header.floor / container.FIXED,
   )
@@ -298,7 +298,7 @@ def describe(effort: int) -> str:
 def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
   """The set without the `count` Gaussians that cost least to remove, at least one left."""
   canvas = geometry.canvas_of(gaussians)
-  rasterizer = renderer.rasterizer(gaussians, renderer.allocate(gaussians), canvas.height, canvas.width)
+  rasterizer = renderer.rasterizer(gaussians, renderer.allocate(gaussians))
   cost = density.removal_cost(gaussians, rasterizer, blends.picture(gaussians, rasterizer), target)
   kept = jnp.sort(jnp.argsort(cost)[min(count, len(cost) - 1) :])
   return jax.tree.map(lambda leaf: leaf[kept], gaussians._replace(canvas=None))._replace(canvas=canvas)
@@ -325,7 +325,7 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
     height=canvas.height,
     width=canvas.width,
     channels=gaussians.colors.shape[1],
-    blend=container.BLENDS.index(canvas.blend.__name__),
+    blend=_blend_code(canvas),
     cutoff=fixed(canvas.cutoff),
     floor=fixed(canvas.floor),
     background=tuple(fixed(value) for value in canvas.background),
@@ -333,6 +333,15 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
     layers=len(parts),
   )
   return container.write(header, parts, metadata or {})
+
+
+def _blend_code(canvas: Canvas) -> int:
+  """The blend's number in files. Raises ValueError for one that has none."""
+  code = blends.checked(canvas.blend).code
+  if code is None:
+    known = ", ".join(blend.name for blend in blends.BY_CODE.values())
+    raise ValueError(f"got the blend {canvas.blend.name}, which files do not hold; expected one of {known}")
+  return code
 
 
 def _layered(codes: Codes, layers: int) -> list[Codes]:

@@ -1,6 +1,14 @@
-"""The blends: how sums over Gaussians become a picture."""
+"""The blends: how sums over Gaussians become a picture.
 
+A blend is one value that carries all that others must know of it, so that one from outside of the package works
+wherever a built-in one does:
+
+    mean = Blend("mean", lambda rasterizer, colors, background: rasterizer.splat(colors) / 2)
+"""
+
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -8,10 +16,26 @@ from gaussjax.geometry import canvas_of
 from gaussjax.rendering.kernel import Rasterizer
 from gaussjax.types import Array, Gaussians
 
-Blend = Callable[[Rasterizer, Array, Array], Array]  # (rasterizer, colors [N, C], background [C]) -> [H, W, C]
+
+@dataclasses.dataclass(frozen=True)
+class Blend:
+  """How Gaussians become a picture: `draw(rasterizer, colors [N, C], background [C])` -> `[H, W, C]`."""
+
+  name: str
+  draw: Callable[[Rasterizer, Array, Array], Array]
+  ordered: bool = False  # whether the Gaussians' order counts: `draw` may use `rasterizer.composite`
+  density: bool = False  # whether the removal costs of density control are right for it
+  code: int | None = None  # its number in files, None if they have none
+
+  def __call__(self, rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
+    """The picture `[H, W, C]`."""
+    return self.draw(rasterizer, colors, background)
+
+  def __repr__(self) -> str:
+    return f"Blend({self.name!r})"
 
 
-def weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
+def _weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
   """sum_i w_i c_i / sum_i w_i, the background counting as one more Gaussian of weight tau everywhere.
 
   So a pixel that nothing reaches has the background's colour and a finite gradient.
@@ -21,25 +45,40 @@ def weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) -
   return (sums[..., :-1] + rasterizer.tail * background) / (sums[..., -1:] + rasterizer.tail)
 
 
-def accumulated_sum(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
+def _accumulated_sum(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
   """background + sum_i w_i c_i (GaussianImage, ECCV 2024)."""
   return rasterizer.splat(jnp.exp(rasterizer.log_weights)[:, None] * colors) + background
 
 
-def alpha_composite(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
+def _alpha_composite(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
   """Front to back in array order, alpha_i = exp(min(log_weight_i, 0)) w_i, the background behind all."""
   opacities = jnp.exp(jnp.minimum(rasterizer.log_weights, 0))
   sums, transmittance = rasterizer.composite(colors, opacities)
   return sums + transmittance * background
 
 
+weighted_average = Blend("weighted_average", _weighted_average, density=True, code=0)
+accumulated_sum = Blend("accumulated_sum", _accumulated_sum, code=1)
+alpha_composite = Blend("alpha_composite", _alpha_composite, ordered=True)
+
+# The one table, by name: for files, flags and messages.
+BLENDS = {blend.name: blend for blend in (weighted_average, accumulated_sum, alpha_composite)}
+BY_CODE = {blend.code: blend for blend in BLENDS.values() if blend.code is not None}
+
+
+def checked(blend: Any) -> Blend:
+  """The blend itself. Raises ValueError for anything else, a plain function included."""
+  if not isinstance(blend, Blend):
+    raise ValueError(
+      f"got the blend {blend!r}, expected one of gaussjax.blends, or your own: gaussjax.Blend('name', function)"
+    )
+  return blend
+
+
 def picture(gaussians: Gaussians, on: Rasterizer) -> Array:
   """`[H, W, C]`, the set's own blend of its colours over its background."""
   canvas = canvas_of(gaussians)
   return canvas.blend(on, gaussians.colors, canvas.background)
-
-
-LINEAR_BLENDS = (weighted_average, accumulated_sum)  # those that need `splat` only
 
 
 def coverage(rasterizer: Rasterizer) -> Array:

@@ -1,11 +1,12 @@
-"""Drawing a set by the renderer that is fastest for it: dense for small scenes, tiled for all others.
+"""The door of this room: `render`, and the neighbour lists by which it is fast within jit and grad.
 
-What a renderer keeps between draws is `lists`: tiles.Neighbors, or () for the dense one, which needs none.
+Dense for small scenes, tiled for all others: both draw the same picture to rounding.
 """
 
 import dataclasses
 import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -15,66 +16,67 @@ from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import geometry
 from gaussjax.rendering import blends, dense, kernel, splat, tiles
+from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Canvas, Gaussians
 
-# Gaussian-pixel pairs below which the dense renderer is the faster one (measured, BUILD_NOTES.md).
+# Gaussian-pixel pairs below which the dense renderer is the faster one (measured: docs/decisions.md).
 DENSE_EVALUATIONS = 2**17
 
-# Pairs for which a fit's first lists have room, over those of its start: what skins and growth come to (measured,
-# BUILD_NOTES.md), so that one program mostly serves it to its end.
+# Pairs that the dense renderer takes on within a trace, about a second of one core: there nothing can be listed.
+TRACED_EVALUATIONS = 2**24
+
+# Pairs for which first lists have room, over those of the set as it is: what skins and growth come to in a fit
+# (measured: docs/decisions.md), so that one program mostly serves it to its end.
 FIT_ROOM = 1.7
 
-Lists = tiles.Neighbors | tuple[()]
+MAX_PIXELS = 2**27  # of a render: 0.5 GB a channel
+
+Viewport = tuple[float, float, float, float]  # (left, top, right, bottom) in fitted pixels
 
 
-def allocate(gaussians: Gaussians, like: Lists | None = None) -> Lists:
-  """Lists for drawing this set at the fitted size while it is fitted, no smaller than `like`. Host."""
-  canvas = geometry.canvas_of(gaussians)
-  if like == () or (like is None and _is_small(gaussians, canvas.height, canvas.width)):
-    return ()
-  return _allocate(_place(gaussians), canvas, canvas.height, canvas.width, like, FIT_ROOM)
+def allocate(
+  gaussians: Gaussians,
+  height: int | None = None,
+  width: int | None = None,
+  *,
+  viewport: Viewport | None = None,
+  like: Neighbors | None = None,
+) -> Neighbors:
+  """Neighbour lists by which `render` is fast within jit, grad and vmap. Host: not within a trace.
+
+  For a set that is being changed: there is room for it to grow, and `refresh` keeps the lists valid step by step.
+  Size and `viewport` are those of the render, as for `render`. Lists that overflowed are allocated anew, no
+  smaller, with `like`, which also gives size and viewport. After the lists of jax-md (`partition.py`).
+
+  Raises ValueError within a trace, for sizes as `render` does, and where no memory holds the lists.
+  """
+  if _traced(gaussians):
+    raise ValueError("got traced Gaussians, expected values: allocate before jit or grad, refresh within")
+  gaussians, canvas = geometry.single(gaussians), _canvas(gaussians)
+  if like is None:
+    height, width = output_size(viewport or _whole(canvas), height, width)
+    small = _is_small(gaussians, height, width)
+    like = Neighbors(None, _zero(gaussians.means.dtype), _zero(jnp.int32), height, width, viewport)
+    if small:
+      return like
+  elif like.lists is None:
+    return like
+  placed = _place(gaussians, _affine(like, canvas, gaussians.means.dtype))
+  lists = _listed(placed, canvas, like, FIT_ROOM)
+  return dataclasses.replace(like, lists=lists, age=_zero(jnp.int32))
 
 
-def _is_small(gaussians: Gaussians, height: int, width: int) -> bool:
-  return len(gaussians.means) * height * width <= DENSE_EVALUATIONS
+def refresh(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Neighbors, Array]:
+  """(neighbours that are valid for the set as it is now, whether they overflowed [] bool). For jit.
 
-
-_place = jax.jit(geometry.geometry)
-
-
-def _allocate(
-  placed: geometry.Geometry, canvas: Canvas, height: int, width: int, like: Lists | None, room: float
-) -> Lists:
-  if like:
-    skin, lists = like.skin, like.lists
-  else:
-    skin = jax.device_put(np.zeros((), placed.means.dtype))
-    blocks = int(canvas.blend not in blends.LINEAR_BLENDS)
-    size = tiles.capacity(math.ceil(room * tiles.expected_pairs(placed, height, width, cutoff=canvas.cutoff)))
-    lists = tiles.empty(placed, height, width, size=size, max_blocks=blocks)
-  lists = tiles.allocate(placed, lists, cutoff=canvas.cutoff, skin=skin)
-  return tiles.Neighbors(lists, skin, jax.device_put(np.zeros((), np.int32)))
-
-
-def refresh(gaussians: Gaussians, lists: Lists) -> tuple[Lists, Array]:
-  """Lists that are valid for this set at the fitted size, and whether they overflowed. Jit."""
-  if not lists:
-    return (), jnp.array(False)
-  return tiles.refresh(geometry.geometry(gaussians), lists, cutoff=geometry.canvas_of(gaussians).cutoff)
-
-
-def rasterizer(gaussians: Gaussians, lists: Lists, height: int, width: int) -> kernel.Rasterizer:
-  """The set on a pixel grid, by the renderer whose `lists` these are."""
-  return _rasterizer(geometry.geometry(gaussians), geometry.canvas_of(gaussians), lists, height, width)
-
-
-def _rasterizer(
-  placed: geometry.Geometry, canvas: Canvas, lists: Lists, height: int, width: int
-) -> kernel.Rasterizer:
-  tau = kernel.tail(canvas.cutoff)
-  if not lists:
-    return dense.dense(placed, height, width, tau=tau)
-  return splat.tiled(placed, lists.lists, tau=tau)
+  Lists are built anew only where some support has outgrown its skin. If they overflowed, leave the step out and
+  go on with allocate(gaussians, like=neighbors), outside of jit.
+  """
+  if neighbors.lists is None:
+    return neighbors, jnp.array(False)
+  gaussians, canvas = geometry.single(gaussians), geometry.canvas_of(gaussians)
+  placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
+  return tiles.refresh(placed, neighbors, cutoff=canvas.cutoff)
 
 
 def render(
@@ -83,50 +85,122 @@ def render(
   width: int | None = None,
   *,
   background: ArrayLike | None = None,
-  viewport: tuple[float, float, float, float] | None = None,
+  viewport: Viewport | None = None,
+  neighbors: Neighbors | None = None,
 ) -> Array:
-  """Draws a set at any size: `[height, width, C]`, not clipped.
+  """Draws a set at any size: `[height, width, C]`, not clipped, in the type of the colours.
 
   Without a size that of the fit; with one of the two the other keeps the aspect ratio. `viewport` is the part of
   the fitted image to draw, (left, top, right, bottom) in its pixels. Larger is exact, smaller low-pass filtered.
-  Within jit, vmap or grad, where values cannot be read, the dense renderer draws.
+  `background` [] or [C] is instead of the set's own.
+
+  Within jit, grad or vmap give `neighbors` from `allocate`, whose size and viewport are then the render's: as fast
+  as outside. Where they no longer hold (`refresh` them) the whole picture is NaN instead of subtly wrong. Without
+  them the dense renderer draws there, up to TRACED_EVALUATIONS Gaussian-pixel pairs.
+
+  Raises ValueError for sizes, viewports, backgrounds or sets that make no sense, and beyond that number of pairs.
+  """
+  canvas, dtype = _canvas(gaussians), jnp.asarray(gaussians.colors).dtype
+  if neighbors is not None:
+    height, width, viewport = _size_of(neighbors, height, width, viewport)
+  view = _whole(canvas) if viewport is None else viewport
+  height, width = output_size(view, height, width)
+  traced = _traced((gaussians, neighbors))
+  gaussians = _on(geometry.single(gaussians), background)
+  if traced:
+    drawn = _render_traced(gaussians, neighbors, view, height, width)
+  else:
+    drawn = _render_now(gaussians, neighbors, view, height, width)
+  return drawn.astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else drawn
+
+
+def _render_traced(
+  gaussians: Gaussians, neighbors: Neighbors | None, view: Viewport, height: int, width: int
+) -> Array:
+  if neighbors is not None and neighbors.lists is not None:
+    drawn, outrun = _draw_listed(gaussians, neighbors)
+    return jnp.where(outrun, jnp.nan, drawn)
+  if len(gaussians.means) * height * width > TRACED_EVALUATIONS:
+    raise ValueError(
+      f"got {len(gaussians.means)} Gaussians at {height} x {width} pixels within jit, grad or vmap, expected at"
+      f" most {TRACED_EVALUATIONS} pairs there: neighbors = gaussjax.allocate(gaussians) outside, then"
+      " render(..., neighbors=neighbors)"
+    )
+  placed = geometry.geometry(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
+  return blends.picture(gaussians, _rasterizer(placed, geometry.canvas_of(gaussians), None, height, width))
+
+
+def _render_now(
+  gaussians: Gaussians, neighbors: Neighbors | None, view: Viewport, height: int, width: int
+) -> Array:
+  if neighbors is not None and neighbors.lists is not None:
+    drawn, outrun = _draw_listed_now(gaussians, neighbors)
+    if not outrun:
+      return drawn
+    neighbors = None
+  gaussians, canvas = (
+    geometry.padded(gaussians, tiles.capacity(len(gaussians.means))),
+    geometry.canvas_of(gaussians),
+  )
+  placed = _place(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
+  lists = None
+  if not _is_small(gaussians, height, width):
+    like = Neighbors(None, _zero(placed.means.dtype), _zero(jnp.int32), height, width)
+    lists = _listed(placed, canvas, like, 1.0)
+  return _draw(gaussians, placed, lists, height=height, width=width)
+
+
+def _draw_listed(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Array, Array]:
+  """(the picture by the neighbours' lists, whether those do not hold for this set [] bool)."""
+  canvas: Canvas = geometry.canvas_of(gaussians)
+  lists: Any = neighbors.lists
+  placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
+  drawn = blends.picture(gaussians, _rasterizer(placed, canvas, lists, neighbors.height, neighbors.width))
+  drift = tiles.drift(jax.lax.stop_gradient(placed), lists, cutoff=canvas.cutoff)
+  return drawn, ~jnp.all(drift <= lists.skins) | tiles.overflowed(lists)
+
+
+_draw_listed_now = jax.jit(_draw_listed)
+
+
+@functools.partial(jax.jit, static_argnames=("height", "width"))
+def _draw(
+  gaussians: Gaussians, placed: geometry.Geometry, lists: tiles.TileLists | None, *, height: int, width: int
+) -> Array:
+  on = _rasterizer(placed, geometry.canvas_of(gaussians), lists, height, width)
+  return blends.picture(gaussians, on)
+
+
+_place = jax.jit(geometry.geometry)
+
+
+def _listed(placed: geometry.Geometry, canvas: Canvas, like: Neighbors, room: float) -> tiles.TileLists:
+  """Lists for a placed set, no smaller than those of `like`. Host."""
+  lists = like.lists
+  if lists is None:
+    pairs = tiles.expected_pairs(placed, like.height, like.width, cutoff=canvas.cutoff)
+    size, blocks = tiles.capacity(math.ceil(room * pairs)), int(canvas.blend.ordered)
+    lists = tiles.empty(placed, like.height, like.width, size=size, max_blocks=blocks)
+  return tiles.allocate(placed, lists, cutoff=canvas.cutoff, skin=like.skin)
+
+
+def rasterizer(gaussians: Gaussians, neighbors: Neighbors) -> kernel.Rasterizer:
+  """The set on the neighbours' pixel grid, for whoever needs more than its picture: a blend's sums, `gather`.
+
+  The neighbours are to be valid: from `allocate` or `refresh` for this set.
   """
   canvas = geometry.canvas_of(gaussians)
-  view = (0, 0, canvas.width, canvas.height) if viewport is None else viewport
-  height, width = output_size(view, height, width)
-  if background is not None:
-    colour = jnp.broadcast_to(jnp.asarray(background, gaussians.colors.dtype), gaussians.colors.shape[1:])
-    gaussians = gaussians._replace(canvas=dataclasses.replace(canvas, background=colour))
-  traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(gaussians))
-  if not traced:
-    gaussians = geometry.padded(gaussians, tiles.capacity(len(gaussians.means)))
-  placed = _place(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
-  lists: Lists = ()
-  if not traced and not _is_small(gaussians, height, width):
-    lists = _allocate(placed, canvas, height, width, None, 1.0)
-  return _render(gaussians, placed, lists, height=height, width=width)
+  placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
+  return _rasterizer(placed, canvas, neighbors.lists, neighbors.height, neighbors.width)
 
 
-def output_size(
-  viewport: tuple[float, float, float, float], height: int | None, width: int | None
-) -> tuple[int, int]:
-  """(height, width) of a render, of which neither, one or both are given; the rest follows from the viewport.
-
-  `viewport` is (left, top, right, bottom) in fitted pixels. Raises ValueError if it is empty or not finite, or if a
-  given size is below one pixel.
-  """
-  left, top, right, bottom = viewport
-  if not all(map(math.isfinite, viewport)) or right <= left or bottom <= top:
-    raise ValueError(
-      f"got the viewport {viewport}, expected finite (left, top, right, bottom), left < right, top < bottom"
-    )
-  if height is None:
-    height = max(1, round((bottom - top) * (1 if width is None else width / (right - left))))
-  if width is None:
-    width = max(1, round((right - left) * height / (bottom - top)))
-  if height < 1 or width < 1:
-    raise ValueError(f"got a size of {height} x {width}, expected at least one pixel each way")
-  return height, width
+def _rasterizer(
+  placed: geometry.Geometry, canvas: Canvas, lists: tiles.TileLists | None, height: int, width: int
+) -> kernel.Rasterizer:
+  tau = kernel.tail(canvas.cutoff)
+  if lists is None:
+    return dense.dense(placed, height, width, tau=tau)
+  return splat.tiled(placed, lists, tau=tau)
 
 
 def coverage(gaussians: Gaussians) -> Array:
@@ -135,15 +209,43 @@ def coverage(gaussians: Gaussians) -> Array:
 
 
 @jax.jit
-def _coverage(gaussians: Gaussians, lists: Lists) -> Array:
-  canvas = geometry.canvas_of(gaussians)
-  return blends.coverage(rasterizer(gaussians, lists, canvas.height, canvas.width))
+def _coverage(gaussians: Gaussians, neighbors: Neighbors) -> Array:
+  return blends.coverage(rasterizer(gaussians, neighbors))
 
 
-@functools.partial(jax.jit, static_argnames=("height", "width"))
-def _render(gaussians: Gaussians, placed: geometry.Geometry, lists: Lists, *, height: int, width: int) -> Array:
-  on = _rasterizer(placed, geometry.canvas_of(gaussians), lists, height, width)
-  return blends.picture(gaussians, on)
+def output_size(viewport: Viewport, height: int | None, width: int | None) -> tuple[int, int]:
+  """(height, width) of a render, of which neither, one or both are given; the rest follows from the viewport.
+
+  `viewport` is (left, top, right, bottom) in fitted pixels. Raises ValueError if it is empty or not finite, or for
+  a size that is not of whole numbers, below one pixel, or beyond MAX_PIXELS.
+  """
+  try:
+    left, top, right, bottom = (float(edge) for edge in viewport)
+  except (TypeError, ValueError):
+    left = top = right = bottom = math.nan
+  if not (math.isfinite(right - left) and math.isfinite(bottom - top) and left < right and top < bottom):
+    raise ValueError(
+      f"got the viewport {viewport}, expected finite (left, top, right, bottom), left < right, top < bottom"
+    )
+  height, width = (None if side is None else _whole_number(side) for side in (height, width))
+  if height is None:
+    height = max(1, round((bottom - top) * (1 if width is None else width / (right - left))))
+  if width is None:
+    width = max(1, round((right - left) * height / (bottom - top)))
+  if height < 1 or width < 1:
+    raise ValueError(f"got a size of {height} x {width}, expected at least one pixel each way")
+  if height * width > MAX_PIXELS:
+    raise ValueError(f"got a size of {height} x {width}, expected at most {MAX_PIXELS} pixels; draw it in parts")
+  return height, width
+
+
+def _whole_number(side: Any) -> int:
+  try:
+    if isinstance(side, bool | np.bool_):
+      raise TypeError
+    return operator.index(side)
+  except TypeError:
+    raise ValueError(f"got a size of {side!r}, expected a whole number of pixels") from None
 
 
 def output_affine(viewport: Array | NDArray, height: int, width: int) -> geometry.Affine:
@@ -151,3 +253,62 @@ def output_affine(viewport: Array | NDArray, height: int, width: int) -> geometr
   left_top, right_bottom = viewport[:2], viewport[2:]
   size: Any = np.array([width, height], viewport.dtype)
   return geometry.Affine(size / (right_bottom - left_top), left_top)  # type: ignore[arg-type]
+
+
+def _affine(neighbors: Neighbors, canvas: Canvas, dtype: Any) -> geometry.Affine | None:
+  """The map to the neighbours' grid, None for the fitted one."""
+  view = neighbors.viewport
+  if view is None and (neighbors.height, neighbors.width) == (canvas.height, canvas.width):
+    return None
+  return output_affine(np.asarray(view or _whole(canvas), dtype), neighbors.height, neighbors.width)
+
+
+def _whole(canvas: Canvas) -> Viewport:
+  return (0, 0, canvas.width, canvas.height)
+
+
+def _size_of(neighbors: Neighbors, height: Any, width: Any, viewport: Any) -> tuple[int, int, Viewport | None]:
+  """The neighbours' own size and viewport. Raises ValueError where others are asked for."""
+  given = {"height": height, "width": width, "viewport": None if viewport is None else tuple(viewport)}
+  for name, value in given.items():
+    if value is not None and value != getattr(neighbors, name):
+      raise ValueError(f"got {name}={value} beside neighbours allocated for {getattr(neighbors, name)}")
+  return neighbors.height, neighbors.width, neighbors.viewport
+
+
+def _on(gaussians: Gaussians, background: ArrayLike | None) -> Gaussians:
+  """The set over another background, [] or [C]."""
+  if background is None:
+    return gaussians
+  canvas, channels = geometry.canvas_of(gaussians), gaussians.colors.shape[1:]
+  color = jnp.asarray(background, gaussians.colors.dtype)
+  if color.shape not in ((), (1,), channels):
+    raise ValueError(f"got a background of shape {color.shape}, expected [] or {channels}")
+  return gaussians._replace(canvas=dataclasses.replace(canvas, background=jnp.broadcast_to(color, channels)))
+
+
+def _canvas(gaussians: Gaussians) -> Canvas:
+  """The canvas of a set whose parts belong together. Raises ValueError otherwise."""
+  canvas = geometry.canvas_of(gaussians)
+  blends.checked(canvas.blend)
+  count = np.shape(gaussians.means)[:1]
+  parts = {"means": (gaussians.means, (2,)), "colors": (gaussians.colors, np.shape(canvas.background))}
+  for name, (leaf, row) in parts.items():
+    if np.shape(leaf) != (*count, *row) or len(np.shape(leaf)) != 2:
+      raise ValueError(f"got {name} of shape {np.shape(leaf)}, expected {(*count, *row)}")
+  for name, leaf in {**gaussians.shape._asdict(), "log_weights": gaussians.log_weights}.items():
+    if leaf is not None and np.shape(leaf)[:1] != count:
+      raise ValueError(f"got {name} of shape {np.shape(leaf)}, expected {count[0]} Gaussians")
+  return canvas
+
+
+def _is_small(gaussians: Gaussians, height: int, width: int) -> bool:
+  return len(gaussians.means) * height * width <= DENSE_EVALUATIONS
+
+
+def _traced(tree: Any) -> bool:
+  return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _zero(dtype: Any) -> Array:
+  return jax.device_put(np.zeros((), dtype))

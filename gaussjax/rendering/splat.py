@@ -15,7 +15,7 @@ import numpy as np
 
 from gaussjax.geometry import Geometry
 from gaussjax.rendering import kernel
-from gaussjax.rendering.tiles import BLOCK, TileLists, in_blocks, num_tiles
+from gaussjax.rendering.tiles import BLOCK, TileLists, in_blocks, num_tiles, varying_like
 from gaussjax.types import Array
 
 CHUNK_EVALUATIONS = {"cpu": 2**18}  # weights held at once: 1 MB of float32 stays in a core's L2
@@ -114,6 +114,7 @@ def sum_blocks(lists: TileLists, rows: Array, draw: Callable[[Array, Array], Arr
   def chunk(tiles: Array, centers: Array) -> Array:
     add = lambda block, total: total + draw(rows[blocks_of(lists, tiles, block)], centers)
     start = jnp.zeros((tiles.shape[0], num_values, math.prod(lists.tile)), rows.dtype)
+    start = varying_like(start, (rows, lists))
     return jax.lax.fori_loop(0, num_blocks(lists, tiles), add, start)
 
   return map_tiles(lists, chunk)
@@ -134,7 +135,7 @@ def gather_tiles(
 
     return jax.lax.fori_loop(0, num_blocks(lists, tiles), add, totals), None
 
-  totals = jnp.zeros((rows.shape[0], num_values), rows.dtype)
+  totals = varying_like(jnp.zeros((rows.shape[0], num_values), rows.dtype), (rows, image, lists))
   return jax.lax.scan(chunk, totals, tile_chunks(lists))[0][:-1]
 
 
@@ -240,6 +241,7 @@ def composite(
 
   def chunk(tiles: Array, centers: Array) -> Array:
     start = jnp.zeros((tiles.shape[0], num_values + 1, pixels.shape[1]), values.dtype).at[:, -1].set(1)
+    start = varying_like(start, (rows, lists))
     draw_block = jax.checkpoint(lambda drawn, block: draw(rows[blocks_of(lists, tiles, block)], centers, drawn))
 
     def step(drawn: Array, block: Array) -> tuple[Array, None]:

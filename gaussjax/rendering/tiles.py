@@ -12,7 +12,7 @@ would take a tenth of a second to trace a picture's first lists and XLA a second
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -298,31 +298,60 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
     like = empty(geometry, like.height, like.width, tile=like.tile, size=size, max_blocks=max_blocks)
 
 
-class Neighbors(NamedTuple):
-  """Lists in use by a fit, with what it takes to choose their skin."""
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=("lists", "skin", "age"),
+  meta_fields=("height", "width", "viewport"),
+)
+@dataclasses.dataclass(frozen=True)
+class Neighbors:
+  """What a render of one set keeps from step to step: tile lists, with what it takes to choose their skin."""
 
-  lists: TileLists
+  lists: TileLists | None  # None where so few are drawn that the dense renderer is faster
   skin: Array  # [] pixels, the lists'
   age: Array  # [] int32, steps since they were built
+  height: int  # of the render, pixels
+  width: int
+  viewport: tuple[float, float, float, float] | None = None  # of the fitted image; None: all of it
 
 
 def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple[Neighbors, Array]:
-  """Neighbours that are valid for this geometry, built anew only if outrun; and whether they overflowed.
+  """Neighbours with lists that are valid for this geometry, built anew only if outrun; whether they overflowed.
 
   A wider skin costs evaluations at every step, a narrow one more frequent builds; with v the speed at which the
   fastest Gaussian outruns it, the sum is least at skin = sqrt(SKIN_COST v).
   """
-  lists, skin, age = neighbors
+  built, skin, age = neighbors.lists, neighbors.skin, neighbors.age
+  if built is None:
+    return neighbors, jnp.array(False)
+  # Lists are no function that has a derivative.
+  geometry, lists, skin, age = jax.lax.stop_gradient((geometry, built, skin, age))
   outgrown = drift(geometry, lists, cutoff=cutoff)
   stale = ~jnp.all(outgrown <= lists.skins)  # a NaN counts as stale
 
-  def rebuild() -> Neighbors:
+  def rebuild() -> tuple[TileLists, Array, Array]:
     speed = jnp.max(outgrown / skin_unit(spread(geometry), cutoff=cutoff)) / jnp.maximum(age, 1)
     best = jnp.clip(jnp.sqrt(SKIN_COST * speed), MIN_SKIN, MAX_SKIN).astype(skin.dtype)
-    return Neighbors(update(geometry, lists, best, cutoff=cutoff), best, jnp.zeros_like(age))
+    return update(geometry, lists, best, cutoff=cutoff), best, jnp.zeros_like(age)
 
-  fresh = jax.lax.cond(stale, rebuild, lambda: neighbors)
-  return fresh._replace(age=fresh.age + 1), overflowed(fresh.lists)
+  alike = lambda tree: varying_like(tree, (geometry, lists, skin, age))
+  lists, skin, age = jax.lax.cond(stale, lambda: alike(rebuild()), lambda: alike((lists, skin, age)))
+  return dataclasses.replace(neighbors, lists=lists, skin=skin, age=age + 1), overflowed(lists)
+
+
+def varying_like(tree: Any, others: Any) -> Any:
+  """The same arrays; within shard_map they vary over all axes that `others` vary over, as loops and branches ask."""
+  axes = frozenset[str]().union(*map(_varying, jax.tree.leaves(others)))
+  if not axes:
+    return tree
+  cast = lambda leaf, more: jax.lax.pcast(leaf, tuple(more), to="varying") if more else leaf
+  return jax.tree.map(lambda leaf: cast(leaf, axes - _varying(leaf)), tree)
+
+
+def _varying(leaf: Array) -> frozenset[str]:
+  """The axes of a mesh over which an array varies within shard_map."""
+  kind: Any = jax.typeof(leaf)
+  return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # jax 0.10, others
 
 
 def empty(
