@@ -694,7 +694,7 @@ def _check_range(pixels: NDArray, overshoot: float) -> None:
       "use (x + 1) / 2 if they are meant to span -1 to 1" if low >= -1.5 and high <= 1.5 else "scale or clip them"
     )
   else:
-    remedy = f"divide by {255 if high <= 300 else 65535}" if 2 < high <= 70_000 else "scale or clip them"
+    remedy = f"divide by {255 if high <= 300 else 65535}" if 16 < high <= 70_000 else "scale or clip them"
   raise ValueError(f"got an image with values from {low:g} to {high:g}, expected [0, 1]: {remedy}")
 
 
