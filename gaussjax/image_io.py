@@ -275,7 +275,7 @@ def _samples(data: bytes, lines: list[str]) -> tuple[ImageFile.ImageFile, _Sampl
   depth = _depth(image, data)
   plan = _plan(image)
   image.tile = plan.tiles
-  image.load()
+  _load(image)
   if plan.low is None:
     samples = _plain_samples(image, plan.white, data)
     if depth > 8 and samples.color.dtype == np.uint8:
@@ -283,11 +283,30 @@ def _samples(data: bytes, lines: list[str]) -> tuple[ImageFile.ImageFile, _Sampl
   else:
     second = _opened(data)
     second.tile = plan.low
-    second.load()
+    _load(second)
     samples = _deep_samples(image, np.asarray(image), np.asarray(second), plan.white)
   turn = TURNS.get(_orientation(image, lines), lambda pixels: pixels)
   alpha = None if samples.alpha is None else turn(samples.alpha)
   return image, samples._replace(color=turn(samples.color), alpha=alpha)
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+  """Decodes the pixels. Of compressed TIFFs libtiff prints what it does not like, past Python: kept off here."""
+  try:
+    stderr = os.dup(2) if image.tile and image.tile[0][0] == "libtiff" else None
+  except OSError:  # there is none
+    stderr = None
+  if stderr is None:
+    image.load()
+    return
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  try:
+    image.load()
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    os.close(nowhere)
 
 
 def _left_out(image: ImageFile.ImageFile) -> list[str]:
@@ -436,8 +455,8 @@ def _gray_or_color(image: Image.Image, pixels: NDArray, key: Any, white: int | N
       pixels = pixels.view(np.int8)
     elif image.mode == "I" and image.format == "TIFF" and _tag(image, 339, (1,))[0] == 1:
       pixels = pixels.view(np.uint32)
-    if image.format == "PNG" and isinstance(key, int) and data[24] in (2, 4):
-      key = key * 255 // (2 ** data[24] - 1)  # Pillow scales the samples only
+    if image.format == "PNG" and isinstance(key, int):  # Pillow does not scale it as it scales samples
+      key = int.from_bytes(_png_chunks(data)[b"tRNS"][:2], "big") * (255 // (2 ** min(data[24], 8) - 1))
     inverted = image.mode[0] in "IF" and _tag(image, 262, 1) == 0  # likewise for gray of 8 bits only
     return _Samples(pixels[..., None], _keyed(pixels[..., None], key), "L", white, inverted)
   if image.mode in ("LA", "RGBA"):

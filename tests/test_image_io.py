@@ -425,6 +425,8 @@ def test_decoders_warn_nobody(recwarn, capfd):
     warnings.simplefilter("always")
     read(damaged)
     image_io.read_metadata(damaged)
+    with pytest.raises(ValueError, match="not a readable image"):
+      read(saved(Image.fromarray(RGB), "TIFF", compression="tiff_lzw").replace(b"\x80", b"\xff"))
   assert not recwarn.list and capfd.readouterr() == ("", "")
 
 
