@@ -136,7 +136,7 @@ def read_image(
   lines: list[str] = []
   with _decoding(name):
     image, samples = _samples(data, lines)
-    lines += _unread_color_space(data)
+    lines += _unread_color_space(image, data)
     color = _to_srgb(samples, image.info.get("icc_profile"), lines)
     if samples.alpha is not None:
       color = _with_alpha(color, samples.alpha, keep_alpha, background, lines)
@@ -155,8 +155,8 @@ def read_metadata(data: bytes) -> dict[str, bytes]:
     image = _opened(data)
     found = {"exif": _exif_to_keep(image)}
     profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "RGBA", "RGBX", "P") and _profile_space(profile) == "RGB":
-      found["icc"] = profile if _srgb_transform(profile, "RGB") is None else b""
+    if profile and image.mode in ("RGB", "RGBA", "RGBX", "P") and _is_srgb(profile):
+      found["icc"] = profile
   return {name: value for name, value in found.items() if value}
 
 
@@ -526,21 +526,21 @@ def _to_srgb(samples: _Samples, icc: bytes | None, lines: list[str]) -> FloatIma
   transform = None
   if icc:
     try:
-      fits = _profile_space(icc) in (space, "RGB" if space == "L" else space)
-      if fits:
-        transform = _srgb_transform(icc, space)
-        if transform is None:
+      if _profile_space(icc) in (space, "RGB" if space == "L" else space):
+        if (transform := _srgb_transform(icc, space)) is None:
           return color
+        said = f"colours converted to sRGB from the profile {_profile_name(icc)}"
       else:
         lines.append(f"colour profile for {_profile_space(icc)} left out: it does not fit pixels of {space}")
     except Exception:  # Pillow raises OSError, PyCMSError and others
       lines.append("colour profile is damaged and left out")
+      transform = None
   if transform is None and space in ("L", "RGB"):
     return color
   if samples.color.dtype != np.uint8:
     lines.append("samples rounded to 8 bits for the conversion of colours")
   if transform is not None:
-    lines.append(f"colours converted to sRGB from the profile {_profile_name(icc)}")
+    lines.append(said)
   elif space == "LAB":
     transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
     lines.append("LAB converted to sRGB")
@@ -597,6 +597,14 @@ def _srgb_transform(icc: bytes, space: str) -> Any:
   return transform if change > 1.5 / 255 else None
 
 
+def _is_srgb(icc: bytes) -> bool:
+  """Whether a profile is for RGB and describes sRGB's colours."""
+  try:
+    return _profile_space(icc) == "RGB" and _srgb_transform(icc, "RGB") is None
+  except Exception:  # Pillow raises OSError, PyCMSError and others
+    return False
+
+
 def _with_alpha(
   color: FloatImage, alpha: NDArray, keep_alpha: bool, background: float, lines: list[str]
 ) -> FloatImage:
@@ -609,8 +617,11 @@ def _with_alpha(
   return color * alpha + np.float32(background) * (1 - alpha)
 
 
-def _unread_color_space(data: bytes) -> list[str]:
-  """A line for what a PNG's chunks say of its colours and nothing here heeds."""
+def _unread_color_space(image: ImageFile.ImageFile, data: bytes) -> list[str]:
+  """A line for what EXIF or a PNG's chunks say of colours and nothing here heeds."""
+  with contextlib.suppress(Exception):  # damaged EXIF data
+    if not image.info.get("icc_profile") and image.getexif().get_ifd(0xA005).get(1) == "R03":
+      return ["EXIF says Adobe RGB, and there is no profile: colours taken as sRGB"]
   chunks = _png_chunks(data)
   if len(code := chunks.get(b"cICP", b"")) == 4 and code[:2] != b"\x01\x0d" and b"iCCP" not in chunks:
     return [f"colour space (cICP chunk: primaries {code[0]}, transfer {code[1]}) left out: colours taken as sRGB"]
@@ -693,7 +704,7 @@ def _as_channels_last(array: NDArray) -> NDArray:
     array = array[..., None]
   if array.ndim != 3 or 0 in shape:
     raise ValueError(f"got an image of shape {shape}, expected [H, W] or [H, W, C] with no dimension of 0")
-  if shape[0] <= 4 < array.shape[2] and array.shape[2] != 1:  # a picture's height is hardly ever below 5
+  if shape[0] <= 4 < array.shape[2]:  # a picture's height is hardly ever below 5
     raise ValueError(f"got an image of shape {shape}, expected [H, W, C]: channels first? use .transpose(1, 2, 0)")
   if array.shape[2] > MAX_CHANNELS:
     raise ValueError(f"got an image of shape {shape}, expected [H, W, C] of at most {MAX_CHANNELS} channels C")

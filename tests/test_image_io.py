@@ -318,7 +318,13 @@ def test_cmyk_goes_through_its_own_profile():
 
 @pytest.mark.parametrize(
   ("pixels", "icc", "said"),
-  [(RGB, SRGB, ""), (GRAY, SRGB, ""), (RGB, b"no profile" * 20, "profile"), (RGB, LINEAR_GRAY, "does not fit")],
+  [
+    (RGB, SRGB, ""),
+    (GRAY, SRGB, ""),
+    (RGB, b"no profile" * 20, "profile"),
+    (RGB, P3[:300], "damaged"),
+    (RGB, LINEAR_GRAY, "does not fit"),
+  ],
 )
 def test_profiles_that_change_nothing(pixels, icc, said):
   data = saved(Image.fromarray(pixels), icc_profile=icc)
@@ -343,6 +349,13 @@ def test_profiles_that_change_nothing(pixels, icc, said):
 def test_colours_that_a_png_only_hints_at_are_said(chunks, said):
   _, lines = read(png((9, 6), 8, 2, RGB, *chunks))
   assert (len(lines) == 1 and said in lines[0]) if said else lines == []
+
+
+def test_adobe_rgb_without_a_profile_is_said():
+  entries = [(0x8769, 4, 1, 26), (0xA005, 4, 1, 44), (1, 2, 4, int.from_bytes(b"R03\0", "little"))]
+  directories = b"".join(struct.pack("<HHHIII", 1, *entry, 0) for entry in entries)
+  _, lines = read(saved(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + directories))
+  assert len(lines) == 1 and "Adobe RGB" in lines[0]
 
 
 # --- What is refused ---
