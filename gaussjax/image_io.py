@@ -179,7 +179,7 @@ def _bytes_of(source: Any, name: str | None) -> tuple[bytes, str]:
       reason = getattr(error, "strerror", None) or error
       raise ValueError(f"got {name}, which cannot be read ({_one_line(reason)}); expected an image file") from error
   if not data:
-    raise ValueError(f"{name}: not an image: it is empty, 0 bytes long")
+    raise ValueError(f"{name}: not a readable image: it is empty, 0 bytes long")
   if len(data) > MAX_BYTES:
     raise ValueError(f"{name}: got more than {MAX_BYTES} bytes, expected at most that many")
   return data, name
@@ -226,7 +226,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
   try:
     image = Image.open(io.BytesIO(data))
   except UnidentifiedImageError:
-    raise _Refused(f"not an image that is read here: {_what_it_is(data)}") from None
+    raise _Refused(f"not a readable image: {_what_it_is(data)}") from None
   except Image.DecompressionBombError:  # its text lacks width and height
     with _bomb_limit:
       before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -235,7 +235,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
       finally:
         Image.MAX_IMAGE_PIXELS = before
   if image.format in ("EPS", "WMF"):  # drawn by other programs, if at all
-    raise _Refused(f"not an image that is read here: a drawing in {image.format}")
+    raise _Refused(f"not a readable image: a drawing in {image.format}")
   if image.width * image.height > MAX_PIXELS:
     raise _Refused(f"got {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}")
   return image
@@ -287,7 +287,7 @@ def _samples(data: bytes, lines: list[str]) -> tuple[ImageFile.ImageFile, _Sampl
     samples = _deep_samples(image, np.asarray(image), np.asarray(second), plan.white)
   turn = TURNS.get(_orientation(image, lines), lambda pixels: pixels)
   alpha = None if samples.alpha is None else turn(samples.alpha)
-  return image, samples._replace(color=turn(samples.color), alpha=alpha)
+  return image, samples._replace(color=np.ascontiguousarray(turn(samples.color)), alpha=alpha)
 
 
 def _load(image: ImageFile.ImageFile) -> None:

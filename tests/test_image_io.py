@@ -363,8 +363,8 @@ def test_adobe_rgb_without_a_profile_is_said():
 LARGE = png((50000, 50000), 8, 2, [b""])
 REFUSED = {
   "empty": (b"", "empty"),
-  "text": (b"hello, I am no picture", "not an image"),
-  "zeros": (bytes(1000), "not an image"),
+  "text": (b"hello, I am no picture", "not a readable image"),
+  "zeros": (bytes(1000), "not a readable image"),
   "pdf": (b"%PDF-1.7\n", "PDF"),
   "svg": (b'<?xml version="1.0"?>\n<!-- x -->\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
   "svg of one tag": (b"<svg/>", "SVG"),
