@@ -14,7 +14,10 @@ MOST_MAPPINGS = 25_000
 
 
 def release_programs() -> None:
-  """Lets go of compiled programs if this process holds very many: for whoever encodes picture after picture."""
+  """Lets go of JAX's compiled programs if this process holds very many, so that any number of sizes will do.
+
+  `fit`, `encode` and `render` call it; what is still used compiles again, or comes from the cache on disk.
+  """
   with contextlib.suppress(OSError):  # no /proc, no such limit
     if len(Path("/proc/self/maps").read_bytes().splitlines()) > MOST_MAPPINGS:
       import jax

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
-from gaussjax import geometry, image_io
+from gaussjax import geometry, image_io, startup
 from gaussjax.fitting import (
   checkpoints,
   clock,
@@ -93,6 +93,7 @@ def fit(
   Raises ValueError for arguments that make no sense and for the checkpoint of another fit, FitError when the
   numbers diverge again and again.
   """
+  startup.release_programs()
   recipe = of(preset)
   pixels = image_io.as_image(image)
   _check_arguments(pixels, num_gaussians, recipe, stop)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import geometry
+from gaussjax import geometry, startup
 from gaussjax.rendering import blends, dense, kernel, splat, tiles
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Canvas, Gaussians
@@ -142,12 +142,18 @@ def _render_now(
     geometry.padded(gaussians, tiles.capacity(len(gaussians.means))),
     geometry.canvas_of(gaussians),
   )
+  _make_room(height, width, len(gaussians.means))
   placed = _place(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
   lists = None
   if not _is_small(gaussians, height, width):
     like = Neighbors(None, _zero(placed.means.dtype), _zero(jnp.int32), height, width)
     lists = _listed(placed, canvas, like, 1.0)
   return _draw(gaussians, placed, lists, height=height, width=width)
+
+
+@functools.lru_cache(maxsize=4096)  # once for each size, since looking takes as long as drawing a small picture
+def _make_room(height: int, width: int, num_gaussians: int) -> None:
+  startup.release_programs()
 
 
 def _draw_listed(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Array, Array]:
