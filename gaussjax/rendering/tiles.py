@@ -340,7 +340,7 @@ def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple
 
 
 def varying_like(tree: Any, others: Any) -> Any:
-  """The same arrays; within shard_map they vary over all axes that `others` vary over, as loops and branches ask."""
+  """The same arrays; within shard_map they vary over the axes of `others`, as loops and branches ask."""
   axes = frozenset[str]().union(*map(_varying, jax.tree.leaves(others)))
   if not axes:
     return tree
