@@ -174,7 +174,7 @@ def _bytes_of(source: Any, name: str | None) -> tuple[bytes, str]:
     except FileNotFoundError:
       raise ValueError(f"got {name}, which does not exist; expected an image file") from None
     except IsADirectoryError:
-      raise ValueError(f"got {name}, which is a folder; expected an image file") from None
+      raise ValueError(f"got {name}, which is a folder, not a file; expected an image file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
       reason = getattr(error, "strerror", None) or error
       raise ValueError(f"got {name}, which cannot be read ({_one_line(reason)}); expected an image file") from error
