@@ -132,10 +132,10 @@ def write_results(folder, image, render, result) -> None:
   from gaussjax import report
 
   gaussjax.save(folder / "gaussians.npz", result.gaussians)
-  gaussjax.write_png(folder / "render.png", render)
-  gaussjax.write_png(folder / "comparison.png", report.comparison(image, render))
+  gaussjax.write_image(folder / "render.png", render)
+  gaussjax.write_image(folder / "comparison.png", report.comparison(image, render))
   magnify = max(1, 1536 // max(image.shape[:2]))
-  gaussjax.write_png(folder / "ellipses.png", report.ellipses(result.gaussians, render, magnify=magnify))
+  gaussjax.write_image(folder / "ellipses.png", report.ellipses(result.gaussians, render, magnify=magnify))
   try:
     report.write_curve(folder / "curve.png", result.history)
   except ImportError:

@@ -19,7 +19,7 @@ from .fitting.checkpoints import Checkpoint as Checkpoint, load as load, save as
 from .fitting.recipes import Recipe as Recipe, fit as fit
 from .gjx.imageio_plugin import read as read, register_imageio as register_imageio, write as write
 from .gjx.search import decode as decode, encode as encode
-from .image_io import read_image as read_image, write_image as write_image, write_png as write_png
+from .image_io import read_image as read_image, write_image as write_image
 from .rendering.renderer import render as render
 from .types import (
   Canvas as Canvas,

@@ -32,6 +32,7 @@ MAX_CHANNELS = 32  # what a .gjx file holds
 # and renders go somewhat further; a picture of 0 to 255, of -1 to 1 or of -0.5 to 0.5 goes beyond.
 OVERSHOOT = 0.25
 RENDER_OVERSHOOT = 0.5
+MAX_BEYOND = 0.02  # of a render's numbers, which lie even further out where its Gaussians are few
 
 ORIENTATION = 0x0112  # EXIF's tag
 
@@ -769,7 +770,7 @@ def write_image(path: str | os.PathLike, image: ArrayLike) -> None:
 
   The suffixes: .png, .jpg, .jpeg, .webp, .tif, .tiff. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha).
   uint8 is written as it is, and uint16 where the format has 16 bits: PNG, and TIFF for gray. Floats in [0, 1]
-  are clipped and rounded to 8 bits; they may overshoot by RENDER_OVERSHOOT. All formats keep these values but JPEG,
+  are clipped and rounded to 8 bits; all but MAX_BEYOND of them lie within RENDER_OVERSHOOT of it. All formats keep these values but JPEG,
   written at quality 95 with colour in full resolution. WebP has no gray: it is written as RGB.
 
   Raises ValueError for another suffix and for what the format cannot hold.
@@ -783,11 +784,6 @@ def write_image(path: str | os.PathLike, image: ArrayLike) -> None:
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   files.write_whole(path, data)
-
-
-def write_png(path: str | os.PathLike, image: ArrayLike) -> None:
-  """Writes an image as a PNG, whatever the name's suffix; see `write_image`."""
-  files.write_whole(path, encode_png(image))
 
 
 def encode_png(image: ArrayLike, *, metadata: dict[str, bytes] | None = None) -> bytes:
@@ -822,7 +818,9 @@ def _to_write(image: ArrayLike) -> NDArray:
   if pixels.shape[2] > 4:
     raise ValueError(f"got an image of shape {pixels.shape}, expected [H, W, C] of 1 to 4 channels C")
   if pixels.dtype.kind == "f":
-    _check_range(pixels, RENDER_OVERSHOOT)
+    beyond = (pixels < -RENDER_OVERSHOOT) | (pixels > 1 + RENDER_OVERSHOOT)
+    few = np.isfinite(pixels).all() and beyond.mean() <= MAX_BEYOND
+    _check_range(np.clip(pixels, 0, 1) if few else pixels, RENDER_OVERSHOOT)
   return pixels if pixels.dtype == np.uint16 else as_uint8(pixels)
 
 

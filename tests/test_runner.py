@@ -127,7 +127,7 @@ def test_a_fit_survives_signals_and_kill_9(tmp_path):
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path):
   """Two rows; then one is cut off as by a crash, and only that one is made again."""
-  gaussjax.write_png(tmp_path / "photo7.png", np.random.default_rng(0).uniform(size=(20, 24, 3)))
+  gaussjax.write_image(tmp_path / "photo7.png", np.random.default_rng(0).uniform(size=(20, 24, 3)))
   flags = [f"--images={tmp_path}", "--num_gaussians=12", "--seeds=0,1", "--steps=20", "--name=rows"]
   sweep = lambda *more: run(*flags, f"--results_dir={tmp_path / 'out'}", *more, module="experiments.sweep")
   done = sweep()
