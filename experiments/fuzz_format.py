@@ -1,17 +1,22 @@
-"""Damages `.gjx` files in every way that comes to mind and reads them: each must be refused in words, or drawn.
+"""Damages files in every way that comes to mind and reads them: each must be refused in words, or drawn.
 
   python -m experiments.fuzz_format --mutations=100000        about 3 minutes
+  python -m experiments.fuzz_format --format=npz              about 1 minute
 
 Every truncation of a small file, then mutations: flipped, inserted, dropped and random bytes; half of them with the
 check sums made right again, and half of those in the header's fields, the counts and the lengths.
 """
 
+import io
+import json
 import random
 import resource
 import sys
 import time
+import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -38,6 +43,7 @@ HEADER_FIELDS = (
 def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_integer("mutations", 10000, "How many damaged files.", lower_bound=1)
+  flags.DEFINE_enum("format", "gjx", ["gjx", "npz"], "Of the files.")
   flags.DEFINE_integer("seed", 0, "Of the damage.")
 
 
@@ -156,30 +162,135 @@ def outcome(data: bytes, original: Any) -> str:
   return "drawn"
 
 
+ABSURD = (
+  None,
+  True,
+  -1,
+  0,
+  0.5,
+  24.0,
+  1 << 40,
+  10**400,
+  float("nan"),
+  float("inf"),
+  "x",
+  "é" * 999,
+  [],
+  {},
+  [["means"]],
+)
+
+
+def npz_mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
+  """Damaged copies of an .npz archive; in every second one zip's own check sums are right."""
+  rng = random.Random(seed)
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    parts = {member.filename: archive.read(member) for member in archive.infolist()}
+  for index in range(count):
+    if index % 2:
+      yield bytes(damaged(bytearray(data), rng))
+      continue
+    members = list(parts.items())
+    at, way = rng.randrange(len(members)), rng.randrange(8)
+    name, body = members[at]
+    if way < 2:
+      members[at] = name, bytes(damaged(bytearray(body), rng))
+    elif way < 4:  # one bit of a number
+      bit = rng.randrange(8 * 128, 8 * len(body))
+      members[at] = name, body[: bit // 8] + bytes([body[bit // 8] ^ 1 << bit % 8]) + body[bit // 8 + 1 :]
+    elif way == 4:
+      members[at] = name, body[:10] + bytes(damaged(bytearray(body[10:128]), rng)) + body[128:]  # shape and type
+    elif way == 5:
+      members[at] = rng.choice(("é.npy", "../x.npy", "x", "header.npy", "x.npy", "log_weights.npy")), body
+    elif way == 6:
+      del members[at]
+    else:
+      members[0] = members[0][0], _other_header(parts[members[0][0]], rng)
+    yield _zipped(members, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)))
+
+
+def _other_header(body: bytes, rng: random.Random) -> bytes:
+  """The member `header.npy` with an absurd value, or none, in one place."""
+  import numpy as np
+
+  header = json.loads(np.load(io.BytesIO(body)).item())
+  name = rng.choice([*header, "bfloat16"])
+  header[name] = rng.choice(ABSURD)
+  if rng.random() < 0.2:
+    del header[name]
+  text = json.dumps(header if rng.random() < 0.9 else rng.choice(ABSURD))
+  buffer = io.BytesIO()
+  np.save(buffer, np.array(text))
+  return buffer.getvalue()
+
+
+def _zipped(members: list[tuple[str, bytes]], method: int) -> bytes:
+  buffer = io.BytesIO()
+  with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w", method) as archive:  # of equal names
+    for name, body in members:
+      archive.writestr(name, body)
+  return buffer.getvalue()
+
+
+def npz_outcome(data: bytes, original: Any) -> str:
+  """Reads an archive and draws its set if it can: what came of it. `original` is the set before the damage."""
+  import jax
+  import numpy as np
+
+  import gaussjax
+  from gaussjax.gjx import npz
+
+  try:
+    gaussians = npz.loads(data)
+  except gaussjax.FormatError as error:
+    assert str(error) and "\n" not in str(error)
+    return "refused"
+  kind = lambda tree: (jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)])
+  if kind(gaussians) != kind(original):  # would be another program to compile
+    return "read"
+  assert np.isfinite(np.asarray(gaussjax.render(gaussians))).all()
+  return "drawn"
+
+
 def main() -> int:
   """Prints what came of all files, exits 1 if one was too slow, compilation apart, or took too much memory."""
-  from gaussjax.fitting import clock
-  from gaussjax.gjx import container
+  import gaussjax
+  from gaussjax.gjx import npz
 
-  original, counts, slowest = small_file(), Counter[str](), 0.0
-  header = container.read(original).header
-  outcome(original, header)  # compiles
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  began = time.monotonic()
-  with clock.stepping_clock() as seconds:
-    for source in (truncations(original), mutations(original, FLAGS.mutations, FLAGS.seed)):
-      for index, data in enumerate(source):
-        start = seconds()
-        counts[outcome(data, header)] += 1
-        slowest = max(slowest, seconds() - start)
-        if index % 5000 == 4999:
-          print(f"{index + 1} of {FLAGS.mutations}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-  grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+  whole = small_file()
+  gaussians, header = gaussjax.decode(whole)
+  if FLAGS.format == "gjx":
+    counts, slowest, grown = outcomes(whole, mutations, lambda data: outcome(data, header))
+  else:
+    counts, slowest, grown = outcomes(
+      npz.dumps(gaussians), npz_mutations, lambda data: npz_outcome(data, gaussians)
+    )
   print(
     f"{sum(counts.values())} files: {dict(counts)}; slowest {slowest:.3f} s (compilation apart), memory grew by "
     f"{grown / 2**20:.0f} MB"
   )
   return 0 if slowest < MAX_SECONDS and grown < MAX_BYTES else 1
+
+
+def outcomes(
+  whole: bytes, mutate: Callable[[bytes, int, int], Iterator[bytes]], judge: Callable[[bytes], str]
+) -> tuple[Counter[str], float, int]:
+  """(what came of all truncations and mutations, the slowest's seconds, bytes by which memory grew)."""
+  from gaussjax.fitting import clock
+
+  counts, slowest = Counter[str](), 0.0
+  judge(whole)  # compiles
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  began = time.monotonic()
+  with clock.stepping_clock() as seconds:
+    for source in (truncations(whole), mutate(whole, FLAGS.mutations, FLAGS.seed)):
+      for index, data in enumerate(source):
+        start = seconds()
+        counts[judge(data)] += 1
+        slowest = max(slowest, seconds() - start)
+        if index % 5000 == 4999:
+          print(f"{index + 1} of {FLAGS.mutations}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+  return counts, slowest, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 if __name__ == "__main__":

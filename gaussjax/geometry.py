@@ -7,6 +7,7 @@ upwards, low-pass filtered downwards (elliptical weighted average; Zwicker et al
 
 import functools
 from collections.abc import Callable, Sequence
+import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -263,6 +264,29 @@ def scales(gaussians: Gaussians) -> Array:
   """`[N, 2]` (major, minor) standard deviations in pixels, the floor included."""
   floor = jnp.full(2, canvas_of(gaussians).floor, gaussians.means.dtype)
   return jax.vmap(lambda shape: principal_scales(factor(shape), floor))(gaussians.shape)
+
+
+# What a set in a file may be, so that a reader's work is bounded.
+MAX_PIXELS = 2**27
+MAX_GAUSSIANS = 2**22
+MAX_CHANNELS = 32
+CUTOFFS = (0.5, 8.0)  # standard deviations, least and most
+FLOORS = (0.02, 4.0)  # pixels, least and most
+
+
+def check_canvas(
+  height: Any, width: Any, channels: Any, cutoff: Any, floor: Any, *, most_pixels: int = MAX_PIXELS
+) -> None:
+  """Raises ValueError for a canvas that no file may hold. A stranger's five may be of any value and type."""
+  counts = {"height": (height, most_pixels), "width": (width, most_pixels), "channels": (channels, MAX_CHANNELS)}
+  for name, (value, most) in counts.items():
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 1 <= int(value) <= most:
+      raise ValueError(f"got {name} {str(value)[:40]}, expected a whole number of 1 to {most}")
+  if height * width > most_pixels:
+    raise ValueError(f"got {width} x {height} pixels, expected at most {most_pixels}")
+  for name, value, (low, high) in (("cutoff", cutoff, CUTOFFS), ("floor", floor, FLOORS)):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
+      raise ValueError(f"got {name} {str(value)[:40]}, expected a number of {low:g} to {high:g}")
 
 
 def canvas_of(gaussians: Gaussians):

@@ -770,7 +770,8 @@ def write_image(path: str | os.PathLike, image: ArrayLike) -> None:
 
   The suffixes: .png, .jpg, .jpeg, .webp, .tif, .tiff. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha).
   uint8 is written as it is, and uint16 where the format has 16 bits: PNG, and TIFF for gray. Floats in [0, 1]
-  are clipped and rounded to 8 bits; all but MAX_BEYOND of them lie within RENDER_OVERSHOOT of it. All formats keep these values but JPEG,
+  are clipped and rounded to 8 bits; all but MAX_BEYOND of them lie within RENDER_OVERSHOOT of that range. All
+  formats keep these values but JPEG, which is
   written at quality 95 with colour in full resolution. WebP has no gray: it is written as RGB.
 
   Raises ValueError for another suffix and for what the format cannot hold.

@@ -28,7 +28,17 @@ CHAIN = (
 PLACE = {room: place for place, rooms in enumerate(CHAIN) for room in rooms}
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 # Who may touch files, and who images on disk.
-MAY_TOUCH_FILES = {"files", "image_io", "checkpoints", "report", "imageio_plugin", "startup", "cli", "lpips"}
+MAY_TOUCH_FILES = {
+  "files",
+  "image_io",
+  "checkpoints",
+  "report",
+  "imageio_plugin",
+  "startup",
+  "store",
+  "cli",
+  "lpips",
+}
 MAY_TOUCH_IMAGES = {"image_io", "imageio_plugin"}
 
 

@@ -1,52 +1,56 @@
-"""Gaussians on disk come back as they were, and other bytes are refused in one line."""
+"""Checkpoints from other hands are refused in one line. That fits go on from their own is in test_fitting.py."""
 
-import jax
+import io
+import json
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from scenes import BLENDS, PARAMETERIZATIONS, scene
 
-import gaussjax
+from gaussjax import files
+from gaussjax.fitting import checkpoints
 
-
-@pytest.mark.parametrize("parameterize", PARAMETERIZATIONS)
-@pytest.mark.parametrize("blend", BLENDS)
-def test_round_trip(tmp_path, parameterize, blend):
-  gaussians = scene(7, parameterize=parameterize, blend=blend, channels=2, cutoff=3.0, floor=0.25)
-  if blend is BLENDS[1]:
-    gaussians = gaussians._replace(log_weights=None)
-  gaussjax.save(tmp_path / "g.npz", gaussians)
-  loaded = gaussjax.load(tmp_path / "g.npz")
-  assert jax.tree.structure(loaded) == jax.tree.structure(gaussians)
-  for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(gaussians), strict=True):
-    np.testing.assert_array_equal(a, b)
+TREE = {"means": jnp.arange(6.0).reshape(3, 2), "step": jnp.int32(5)}
+ABOUT = {"image": "abc", "seed": 0}
 
 
-def test_what_save_refuses(tmp_path):
-  with pytest.raises(ValueError, match="without a canvas"):
-    gaussjax.save(tmp_path / "g.npz", scene(3)._replace(canvas=None))
-  with pytest.raises(ValueError, match="expected one of weighted_average"):
-    gaussjax.save(tmp_path / "g.npz", scene(3, blend=test_round_trip))
-  assert list(tmp_path.iterdir()) == []
+def test_the_newest_whole_one_serves(tmp_path):
+  for step in (1, 2, 3):
+    checkpoints.keep(tmp_path, step, TREE, ABOUT, [{"step": step}])
+  newest, older = checkpoints.kept(tmp_path)
+  newest.write_bytes(newest.read_bytes()[:-40])
+  tree, history = checkpoints.resume(tmp_path, TREE, ABOUT)
+  np.testing.assert_array_equal(tree["means"], TREE["means"])
+  assert tree["step"] == 5 and history == [{"step": 2}] and older.name == "step-00000002.npz"
+  with pytest.raises(ValueError, match="another fit: got seed 0, expected 1"):
+    checkpoints.resume(tmp_path, TREE, ABOUT | {"seed": 1})
+  checkpoints.discard(tmp_path)
+  assert not tmp_path.exists()
 
 
-def test_what_load_refuses(tmp_path):
-  path = tmp_path / "g.npz"
-  gaussjax.save(path, scene(7))
-  whole = path.read_bytes()
-  for damaged in (b"", b"PK", whole[: len(whole) // 2], b"x" * 1000):
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match="not Gaussians written by save"):
-      gaussjax.load(path)
-  with pytest.raises(ValueError, match="not a file"):
-    gaussjax.load(tmp_path)
+def test_what_resume_refuses(tmp_path):
+  checkpoints.keep(tmp_path, 1, TREE, ABOUT, [])
+  (path,) = checkpoints.kept(tmp_path)
+  header, arrays = files.read_npz(path.read_bytes())
+  for changes, words in (
+    ({"about": [1]}, "without about"),
+    ({"history": None}, "without history"),
+    ({"names": ["x"]}, "another version"),
+    ({"leaf0": np.array([object()])}, "expected numbers"),
+    ({"leaf0": np.zeros((3, 2), np.int32)}, "leaf0 of int32"),
+    ({"leaf0": np.zeros(6, np.float32)}, "shape"),
+    ({"leaf9": np.zeros(6, np.float32)}, "3 arrays, expected 2"),
+  ):
+    changed = {name: value for name, value in changes.items() if name.startswith("leaf")}
+    told = header | {name: value for name, value in changes.items() if name not in changed}
+    path.write_bytes(_archive(told, arrays | changed))
+    with pytest.raises(ValueError, match=words) as caught:
+      checkpoints.resume(tmp_path, TREE, ABOUT)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_a_set_with_values_that_do_not_fit_is_refused(tmp_path):
-  path = tmp_path / "g.npz"
-  gaussians = scene(7)
-  gaussjax.save(path, gaussians._replace(log_weights=gaussians.log_weights[:3]))
-  with pytest.raises(ValueError, match="log_weights of shape"):
-    gaussjax.load(path)
-  gaussjax.save(path, gaussians._replace(means=gaussians.means.at[1].set(np.nan)))
-  with pytest.raises(ValueError, match="not finite"):
-    gaussjax.load(path)
+def _archive(header, arrays):
+  """By numpy itself, objects included."""
+  buffer = io.BytesIO()
+  np.savez(buffer, header=np.array(json.dumps(header)), **arrays)
+  return buffer.getvalue()

@@ -1,9 +1,6 @@
-"""Gaussians, and fits that are under way, on disk: .npz archives, written whole or not at all."""
+"""Fits that are under way, on disk: .npz archives, written whole or not at all."""
 
-import io
-import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import files, types
-from gaussjax.rendering import blends
+from gaussjax import errors, files
 
 VERSION = 1
 KEPT = 2  # checkpoints of a fit: if the newest is damaged, the one before it serves
-_SHAPES = {cls.__name__: cls for cls in (types.Euler, types.Cholesky, types.LogCholesky)}
 
 
 class Checkpoint(NamedTuple):
@@ -27,77 +22,13 @@ class Checkpoint(NamedTuple):
   every_seconds: float = 60.0  # or so long, whichever is first
 
 
-def save(path: str | os.PathLike, gaussians: types.Gaussians) -> None:
-  """Writes a set with its canvas. Raises ValueError for a set without canvas or with a blend of one's own."""
-  canvas = gaussians.canvas
-  if canvas is None:
-    raise ValueError("got Gaussians without a canvas, expected a set from fit or load")
-  if canvas.blend != blends.BLENDS.get(canvas.blend.name):
-    raise ValueError(f"got the blend {canvas.blend.name}, expected one of {', '.join(blends.BLENDS)}")
-  header = {
-    "version": VERSION,
-    "shape": type(gaussians.shape).__name__,
-    "blend": canvas.blend.name,
-    **{name: getattr(canvas, name) for name in ("height", "width", "cutoff", "floor")},
-  }
-  arrays = {"means": gaussians.means, "colors": gaussians.colors, "background": canvas.background}
-  arrays |= gaussians.shape._asdict()
-  if gaussians.log_weights is not None:
-    arrays["log_weights"] = gaussians.log_weights
-  buffer = io.BytesIO()
-  np.savez(buffer, header=np.array(json.dumps(header)), **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
-  files.write_whole(path, buffer.getvalue())
-
-
-def load(path: str | os.PathLike) -> types.Gaussians:
-  """Reads what `save` wrote. Raises ValueError for anything else."""
-  path = Path(path)
-  if not path.is_file():
-    raise ValueError(f"got {path}, which is not a file; expected Gaussians written by save")
-  try:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-    header = json.loads(str(arrays.pop("header")))
-    if header["version"] != VERSION:
-      raise ValueError(f"got version {header['version']}, expected {VERSION}")
-    gaussians = _assemble(header, arrays)
-  except (KeyError, OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError) as error:
-    raise ValueError(f"{path}: not Gaussians written by save ({error})") from error
-  return gaussians
-
-
-def _assemble(header: dict, arrays: dict[str, np.ndarray]) -> types.Gaussians:
-  shape_type = _SHAPES[header["shape"]]
-  num_gaussians, channels = arrays["colors"].shape
-  per_gaussian = {"means": (num_gaussians, 2), "log_weights": (num_gaussians,), "background": (channels,)}
-  per_gaussian |= {"log_scales": (num_gaussians, 2), "colors": (num_gaussians, channels)}
-  for name, array in arrays.items():
-    if array.shape != (expected := per_gaussian.get(name, (num_gaussians,))):
-      raise ValueError(f"{name} of shape {array.shape}, expected {expected}")
-    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-      raise ValueError(f"{name} holds values that are not finite floating point numbers")
-  fields = {name: jnp.asarray(array) for name, array in arrays.items()}
-  canvas = types.Canvas(
-    height=int(header["height"]),
-    width=int(header["width"]),
-    background=fields["background"],
-    blend=blends.BLENDS[header["blend"]],
-    cutoff=float(header["cutoff"]),
-    floor=float(header["floor"]),
-  )
-  shape = shape_type(*[fields[name] for name in shape_type._fields])
-  return types.Gaussians(fields["means"], shape, fields["colors"], fields.get("log_weights"), canvas)
-
-
 def keep(folder: str | os.PathLike, step: int, tree: Any, about: dict, history: list[dict]) -> None:
   """Writes a pytree of arrays as the checkpoint of a step of the fit `about`; the newest KEPT stay."""
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
   header = {"version": VERSION, "about": about, "names": _names(tree), "history": history}
-  buffer = io.BytesIO()
-  np.savez(buffer, header=np.array(json.dumps(header)), **leaves)  # type: ignore[arg-type]
-  files.write_whole(folder / f"step-{step:08d}.npz", buffer.getvalue())
+  files.write_whole(folder / f"step-{step:08d}.npz", files.npz_bytes(header, leaves))
   for old in kept(folder)[KEPT:]:
     old.unlink()
 
@@ -129,11 +60,8 @@ def resume(folder: str | os.PathLike, template: Any, about: dict) -> tuple[Any, 
   damage = None
   for path in kept(folder):
     try:
-      with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        header = json.loads(str(archive["header"]))
-        leaves = [jnp.asarray(archive[f"leaf{i}"]) for i in range(len(archive.files) - 1)]
-        theirs, history, names = header["about"], header["history"], header["names"]
-    except (KeyError, OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError) as error:
+      theirs, names, history, leaves = _read(path, template)
+    except (OSError, ValueError) as error:
       damage = damage or f"{path}: damaged ({error})"
       continue
     for name in about:
@@ -148,3 +76,21 @@ def resume(folder: str | os.PathLike, template: Any, about: dict) -> tuple[Any, 
   if damage:
     raise ValueError(damage)
   return None
+
+
+def _read(path: Path, template: Any) -> tuple[dict, list[str], list[dict], list[Any]]:
+  """(about, names, history, leaves) of a checkpoint. Raises OSError, and ValueError unless it has a leaf of the
+  type and rank of each of the template's, whose sizes alone may differ: a set grows and shrinks."""
+  header, arrays = files.read_npz(files.read_bytes(path))
+  kinds = {"version": int, "about": dict, "names": list, "history": list}
+  for name, kind in kinds.items():
+    if not isinstance(header.get(name), kind):
+      raise errors.FormatError(f"got a header without {name}")
+  expected = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(template))}
+  if header["names"] == _names(template):
+    if arrays.keys() != expected.keys():
+      raise errors.FormatError(f"got {len(arrays)} arrays, expected {len(expected)}")
+    for name, leaf in expected.items():
+      if (arrays[name].dtype, arrays[name].ndim) != (leaf.dtype, leaf.ndim):
+        raise errors.FormatError(f"got {name} of {arrays[name].dtype} and shape {arrays[name].shape}")
+  return header["about"], header["names"], header["history"], [jnp.asarray(arrays[name]) for name in expected]
