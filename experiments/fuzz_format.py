@@ -162,7 +162,7 @@ def outcome(data: bytes, original: Any) -> str:
   return "drawn"
 
 
-ABSURD = (
+ABSURD: tuple[Any, ...] = (
   None,
   True,
   -1,

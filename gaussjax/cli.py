@@ -1,51 +1,116 @@
-"""The command `gaussjax`: pictures to `.gjx` files and back. Exits 0, 1 for a damaged file, 2 for a mistake."""
+"""The command `gaussjax`: pictures to `.gjx` files and back. Exits 0, 1 for a damaged file, 2 for a mistake.
+
+Standard output has what was asked for and nothing else: the file where it is `-`, one JSON document with `--json`.
+"""
 
 import argparse
+import contextlib
+import io
 import json
 import math
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from gaussjax import errors
 
 SUFFIX = ".gjx"
+PICTURE_SUFFIXES = (".png",)  # of pictures that it writes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
-MAX_STDIN = 1 << 28
+MOST_PIXELS = 1 << 27
+LEAST_CROP = 1e-3  # pixels
+MOST_PSNR = 99.0  # dB; of pictures of 8 bits that are not the same none comes near it
+MOST_INPUT = 1 << 28
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
   """Runs a subcommand; errors are one line on stderr."""
-  arguments = parser().parse_args(argv)
+  _open_streams()
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # they are for those who write programs
+    sys.exit(_status(argv))
+
+
+def _open_streams() -> None:
+  """Streams that are closed lead nowhere, and what a terminal cannot show is escaped."""
+  for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_closed(stream: Any) -> bool:
+  return getattr(stream, "name", None) == os.devnull
+
+
+def _status(argv: list[str] | None) -> int:
+  """Runs a subcommand: the exit status."""
   try:
+    arguments = parser().parse_args(argv)
     arguments.run(arguments)
     sys.stdout.flush()
   except KeyboardInterrupt:
-    _fail("interrupted; no file was left half written", INTERRUPTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the way out
+    return _failed("interrupted; no file was left half written", INTERRUPTED)
   except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(DAMAGED)
-  except (errors.FormatError, errors.FitError) as error:
-    _fail(str(error), DAMAGED)
-  except (ValueError, OSError) as error:
-    _fail(str(error), MISTAKE)
+    _drop_output()
+    return DAMAGED
+  except (errors.FormatError, RuntimeError) as error:  # FitError, and what XLA says of a device
+    return _failed(_words(error), DAMAGED)
+  except (ValueError, ImportError) as error:
+    return _failed(_words(error), MISTAKE)
+  except OSError as error:
+    if error.filename is None:  # those of files have one
+      _drop_output()
+      return _failed(f"standard input or output: {_words(error)}", MISTAKE)
+    return _failed(_words(error), MISTAKE)
   except MemoryError:
-    _fail("out of memory", DAMAGED)
-  sys.exit(0)
+    return _failed("out of memory", DAMAGED)
+  return 0
 
 
-def _fail(message: str, status: int) -> NoReturn:
-  print(f"gaussjax: {' '.join(message.split())}", file=sys.stderr)
-  sys.exit(status)
+def _failed(message: str, status: int) -> int:
+  _tell(message)
+  return status
+
+
+def _tell(message: str) -> None:
+  with contextlib.suppress(OSError):
+    print(f"gaussjax: {message}", file=sys.stderr, flush=True)
+
+
+def _words(error: BaseException) -> str:
+  """An error in one line."""
+  message = str(error)
+  if isinstance(error, OSError) and error.strerror:
+    message = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+  return " ".join(message.split())[:1000] or type(error).__name__
+
+
+def _drop_output() -> None:
+  """What could not be written is not tried again at the end of the process."""
+  with contextlib.suppress(OSError):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+  """Mistakes in one line, without the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    sys.exit(_failed(f"{message}; see {self.prog} --help", MISTAKE))
 
 
 def parser() -> argparse.ArgumentParser:
   """All subcommands with their arguments; needs no JAX."""
-  top = argparse.ArgumentParser(prog="gaussjax", description="Pictures as sets of 2D Gaussians, in small files.")
+  top = _Parser(prog="gaussjax", description="Pictures as sets of 2D Gaussians, in small files.")
   top.add_argument("--version", action="store_true", help="print the version and exit")
   top.set_defaults(run=lambda arguments: _version(top, arguments))
   commands = top.add_subparsers(title="commands", metavar="COMMAND")
@@ -64,9 +129,9 @@ def parser() -> argparse.ArgumentParser:
     _add_files(one, "a .gjx file, or - for standard input", "a PNG, or - for standard output")
     one.add_argument("--partial", action="store_true", help="draw what is whole of a file that was cut off")
     one.set_defaults(width=None, height=None, crop=None, zoom=None)
-  render.add_argument("--width", type=_positive, help="pixels")
-  render.add_argument("--height", type=_positive, help="pixels; one of the two keeps the aspect ratio")
-  render.add_argument("--zoom", type=float, help="instead of a size: this many times the file's")
+  render.add_argument("--width", type=_whole(1, MOST_PIXELS), help="pixels")
+  render.add_argument("--height", type=_whole(1, MOST_PIXELS), help="pixels; one of the two keeps the aspect ratio")
+  render.add_argument("--zoom", type=_number(0, 1000), help="instead of a size: this many times the file's")
   render.add_argument("--crop", type=_crop, metavar="LEFT,TOP,RIGHT,BOTTOM", help="the part to draw, in its pixels")
   info = command("info", _info, "what a .gjx file holds, and where its bytes go")
   info.add_argument("input", help="a .gjx file, or - for standard input")
@@ -77,8 +142,13 @@ def parser() -> argparse.ArgumentParser:
   _add_files(view, "a .gjx file", "a PNG; NAME-ellipses.png comes beside it")
   view.add_argument("--original", help="the picture it was made from, for a comparison")
   batch = command("batch", _batch, "many pictures to .gjx files; those that are there are left alone")
-  batch.add_argument("inputs", nargs="+", help="pictures, or folders of them")
-  batch.add_argument("--out_dir", required=True, help="where the files go")
+  batch.add_argument("inputs", nargs="+", help="pictures, or folders of them with all that is below")
+  batch.add_argument(
+    "--out_dir",
+    required=True,
+    help="where the files go, in folders like those of the pictures; of a.png comes a.gjx, "
+    "but a.png.gjx and a.jpg.gjx where there are both",
+  )
   _add_encoding(batch)
   doctor = command("doctor", _doctor, "versions, devices, flags and the cache of compiled programs")
   for one in (encode, decode, render, info, compare, view, batch, doctor):
@@ -96,69 +166,118 @@ def _add_files(command: argparse.ArgumentParser, source: str, target: str) -> No
 
 def _add_encoding(command: argparse.ArgumentParser) -> None:
   goal = command.add_mutually_exclusive_group()
-  goal.add_argument("-q", "--quality", type=float, help="0 to 100 (default 50)")
-  goal.add_argument("--bpp", type=float, help="at most so many bits a pixel")
-  goal.add_argument("--size", type=_positive, help="at most so many bytes")
-  goal.add_argument("--target_psnr", type=float, help="at least so many dB")
+  goal.add_argument("-q", "--quality", type=_number(0, 100, open=False), help="0 to 100 (default 50)")
+  goal.add_argument("--bpp", type=_number(0, 1e6), help="at most so many bits a pixel")
+  goal.add_argument("--size", type=_whole(1, 1 << 40), help="at most so many bytes")
+  goal.add_argument("--target_psnr", type=_number(0, MOST_PSNR), help="at least so many dB")
   command.add_argument(
     "-e", "--effort", type=int, default=4, choices=range(10), help="time spent, 0 to 9 (default 4)"
   )
   command.add_argument("--layers", type=int, default=1, choices=range(1, 5), help="for progressive drawing, 1 to 4")
-  command.add_argument("--seed", type=int, default=0, help="of the random numbers")
+  command.add_argument("--seed", type=_whole(0, 2**31 - 1), default=0, help="of the random numbers")
   command.add_argument("--metadata", action="store_true", help="keep EXIF and the ICC profile")
 
 
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f"got {text}, expected at least 1")
-  return value
+def _whole(low: int, high: int) -> Callable[[str], int]:
+  """What an option takes: a whole number from `low` to `high`."""
+
+  def parse(text: str) -> int:
+    with contextlib.suppress(ValueError):
+      if low <= int(text) <= high:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"got {text[:40]}, expected a whole number from {low} to {high}")
+
+  return parse
+
+
+def _number(low: float, high: float, *, open: bool = True) -> Callable[[str], float]:
+  """What an option takes: a number from `low`, itself left out if `open`, to `high`."""
+
+  def parse(text: str) -> float:
+    with contextlib.suppress(ValueError):
+      value = float(text)
+      if low <= value <= high and not (open and value == low):
+        return value
+    raise argparse.ArgumentTypeError(
+      f"got {text[:40]}, expected a number {'above' if open else 'from'} {low:g}, at most {high:g}"
+    )
+
+  return parse
 
 
 def _crop(text: str) -> tuple[float, ...]:
-  numbers = tuple(float(part) for part in text.split(","))
-  if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-    raise argparse.ArgumentTypeError(f"got {text}, expected four finite numbers: LEFT,TOP,RIGHT,BOTTOM")
-  return numbers
+  with contextlib.suppress(ValueError):
+    left, top, right, bottom = (float(part) for part in text.split(","))
+    bounded = all(abs(number) <= MOST_PIXELS for number in (left, top, right, bottom))
+    if bounded and right - left >= LEAST_CROP and bottom - top >= LEAST_CROP:
+      return left, top, right, bottom
+  raise argparse.ArgumentTypeError(
+    f"got {text[:80]}, expected LEFT,TOP,RIGHT,BOTTOM in pixels, LEFT < RIGHT and TOP < BOTTOM"
+  )
 
 
 def _version(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-  from importlib import metadata
+  from gaussjax import startup
 
   if not arguments.version:
     top.print_help()
     sys.exit(MISTAKE)
-  print(f"gaussjax {metadata.version('gaussjax')}")
+  print(f"gaussjax {startup.versions()['gaussjax']}")
 
 
 def _start() -> Any:
-  """gaussjax, with JAX made ready."""
+  """gaussjax, with JAX made ready. Raises ValueError where that cannot run."""
   import gaussjax
 
+  if refused := gaussjax.startup.refused_flags():
+    raise ValueError(refused)
   gaussjax.startup.prepare_jax()
+  gaussjax.startup.check_devices()
   return gaussjax
 
 
 def _input(path: str) -> bytes:
-  """A file's bytes, or standard input's."""
+  """The bytes of a file or a pipe, or standard input's."""
+  from gaussjax import files
+
   if path != "-":
-    if not Path(path).is_file():
-      raise ValueError(f"got {path}, which is not a file")
-    return Path(path).read_bytes()
-  data = sys.stdin.buffer.read(MAX_STDIN + 1)
-  if len(data) > MAX_STDIN:
-    raise ValueError(f"got more than {MAX_STDIN} bytes on standard input")
+    return files.read_bytes(path, most=MOST_INPUT)
+  if _is_closed(sys.stdin):
+    raise ValueError("got - as the input, but standard input is closed")
+  data = sys.stdin.buffer.read(MOST_INPUT + 1)
+  if len(data) > MOST_INPUT:
+    raise ValueError(f"got more than {MOST_INPUT} bytes on standard input")
   return data
 
 
-def _check_output(path: str, force: bool) -> None:
-  """Before the work: that a file may be written. Raises ValueError."""
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+  """What is wrong with a file's bytes is told with its name."""
+  try:
+    yield
+  except errors.FormatError as error:
+    raise errors.FormatError(f"{'standard input' if path == '-' else path}: {error}") from error
+
+
+def _check_output(path: str, arguments: argparse.Namespace, suffixes: tuple[str, ...], *inputs: str) -> None:
+  """Before the work: that it can be written, by a name of one of the `suffixes`. Raises ValueError."""
+  from gaussjax import files
+
   if path == "-":
+    if _is_closed(sys.stdout):
+      raise ValueError("got - as the output, but standard output is closed")
     return
-  if Path(path).exists() and not force:
-    raise ValueError(f"got the output {path}, which is there already; --force replaces it")
-  if not Path(path).absolute().parent.is_dir():
-    raise ValueError(f"got the output {path}, whose folder does not exist")
+  if os.path.isdir(path):
+    raise ValueError(f"got the output {path}, which is a folder; expected the name of a file")
+  if files.is_regular(path):
+    if Path(path).suffix.lower() not in suffixes:
+      raise ValueError(f"got the output {path}, expected a name that ends in {', '.join(suffixes)}")
+    if os.path.exists(path):
+      if any(os.path.exists(source) and os.path.samefile(source, path) for source in inputs):
+        raise ValueError(f"got the output {path}, which is the input")
+      if not arguments.force:
+        raise ValueError(f"got the output {path}, which is there already; --force replaces it")
+  files.check_writable(path)
 
 
 def _output(path: str, data: bytes) -> None:
@@ -170,11 +289,18 @@ def _output(path: str, data: bytes) -> None:
     files.write_whole(path, data)
 
 
+def _picture_bytes(path: str, picture: Any, metadata: dict[str, bytes] | None = None) -> bytes:
+  """`[H, W, C]` in [0, 1] in the format of `path`, PNG for standard output."""
+  from gaussjax import image_io
+
+  return image_io.encode_png(picture, metadata=metadata)
+
+
 def _say(arguments: argparse.Namespace, figures: dict[str, Any], *, to_stderr: bool = False) -> None:
   """Figures as JSON or as lines; on stderr where standard output holds the result."""
   out = sys.stderr if to_stderr else sys.stdout
   if arguments.json:
-    print(json.dumps(figures), file=out)
+    print(_json(figures), file=out)
   else:
     width = max(map(len, figures))
     for name, value in figures.items():
@@ -182,10 +308,14 @@ def _say(arguments: argparse.Namespace, figures: dict[str, Any], *, to_stderr: b
       print(f"{name.ljust(width)}  {shown}", file=out)
 
 
-def _progress(quiet: bool) -> Callable[[str, int, int], None]:
-  """A bar for each stage on a terminal, a line every ten seconds elsewhere."""
-  if quiet:
-    return lambda stage, done, total: None
+def _json(figures: dict[str, Any]) -> str:
+  """With null for NaN and infinities, which are not JSON."""
+  plain = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
+  return json.dumps(plain)
+
+
+def _progress() -> Callable[[str, int, int], None]:
+  """A bar for each stage on a terminal, a line every ten seconds elsewhere; on stderr."""
   starts: dict[str, float] = {}
   bars: dict[str, Any] = {}
   last = time.monotonic()
@@ -216,20 +346,29 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
   return {name: getattr(arguments, name) for name in names}
 
 
+def _asked(arguments: argparse.Namespace, height: int, width: int) -> str:
+  """The rate or quality that was asked for, in the user's words."""
+  for name in ("quality", "bpp", "size", "target_psnr"):
+    value = getattr(arguments, name)
+    if value is not None:
+      pixels = f" of {width} x {height} pixels is {math.floor(value * height * width / 8)} bytes"
+      return f"--{name} {value:g}{pixels if name == 'bpp' else ''}: "
+  return ""
+
+
 def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
   """(the file, its figures)."""
   from gaussjax.gjx import search
   from gaussjax.quality import metrics
 
   data = _input(source)
-  notes: list[str] = []
-  image = gaussjax.read_image(data, name=source, report_fn=notes.append)
-  if arguments.verbose:
-    print(*[f"{source}: {note}" for note in notes], sep="\n", end="\n" if notes else "", file=sys.stderr)
+  image = gaussjax.read_image(data, name=source, report_fn=lambda line: _tell(f"{source}: {line}"))
   kept = gaussjax.image_io.read_metadata(data) if arguments.metadata else {}
   began = time.monotonic()
-  progress_fn = _progress(quiet=arguments.json)
-  encoded = gaussjax.encode(image, metadata=kept, progress_fn=progress_fn, **_options(arguments))
+  try:
+    encoded = gaussjax.encode(image, metadata=kept, progress_fn=_progress(), **_options(arguments))
+  except ValueError as error:
+    raise ValueError(f"{source}: {_asked(arguments, *image.shape[:2])}{error}") from error
   seconds = time.monotonic() - began
   gaussians, header = gaussjax.decode(encoded)
   decoded = search.at_8_bits(gaussians)
@@ -244,38 +383,47 @@ def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tu
 
 
 def _encode(arguments: argparse.Namespace) -> None:
-  _check_output(arguments.output, arguments.force)
+  _check_output(arguments.output, arguments, (SUFFIX,), arguments.input)
   data, figures = _encode_one(_start(), arguments.input, arguments)
   _output(arguments.output, data)
   _say(arguments, figures, to_stderr=arguments.output == "-")
 
 
 def _decode(arguments: argparse.Namespace) -> None:
-  _check_output(arguments.output, arguments.force)
+  if arguments.zoom is not None and (arguments.width or arguments.height):
+    raise ValueError("got --zoom and a size, expected one of the two")
+  _check_output(arguments.output, arguments, PICTURE_SUFFIXES, arguments.input)
   gaussjax = _start()
-  from gaussjax import geometry
   from gaussjax.gjx import container, search
-  from gaussjax.rendering import renderer
 
-  contents = container.read(_input(arguments.input), partial=arguments.partial)
-  gaussians = search.gaussians_of(contents)
-  canvas, width, height = geometry.canvas_of(gaussians), arguments.width, arguments.height
-  view = left, top, right, bottom = arguments.crop or (0, 0, canvas.width, canvas.height)
-  if arguments.zoom is not None:
-    if width or height or not 0 < arguments.zoom <= 1000:
-      raise ValueError(
-        f"got --zoom={arguments.zoom}, expected a number above 0, at most 1000, and no size beside it"
-      )
-    width = max(1, round((right - left) * arguments.zoom))
-    height = max(1, round((bottom - top) * arguments.zoom))
-  height, width = renderer.output_size(view, height, width)
-  if height * width > container.LIMITS.pixels:
-    raise ValueError(f"got a size of {height} x {width}, expected at most {container.LIMITS.pixels} pixels")
+  with _named(arguments.input):
+    contents = container.read(_input(arguments.input), partial=arguments.partial)
+    gaussians = search.gaussians_of(contents)
+  view, height, width = _size(arguments, gaussians.canvas, gaussians.colors.shape[1])
   picture = gaussjax.render(gaussians, height, width, viewport=view)
-  _output(arguments.output, gaussjax.image_io.encode_png(picture, metadata=contents.metadata))
+  _output(arguments.output, _picture_bytes(arguments.output, picture, contents.metadata))
   if arguments.verbose or arguments.json:
     figures = {"height": picture.shape[0], "width": picture.shape[1], "gaussians": len(gaussians.means)}
     _say(arguments, figures, to_stderr=arguments.output == "-")
+
+
+def _size(arguments: argparse.Namespace, canvas: Any, channels: int) -> tuple[tuple[float, ...], int, int]:
+  """(the part of the file's picture to draw, height, width). Raises ValueError for what cannot be drawn."""
+  from gaussjax.rendering import renderer
+
+  view = left, top, right, bottom = arguments.crop or (0, 0, canvas.width, canvas.height)
+  if left >= canvas.width or top >= canvas.height or right <= 0 or bottom <= 0:
+    raise ValueError(f"got --crop outside of the picture, which has {canvas.width} x {canvas.height} pixels")
+  height, width = arguments.height, arguments.width
+  if arguments.zoom is not None:
+    width = max(1, round((right - left) * arguments.zoom))
+    height = max(1, round((bottom - top) * arguments.zoom))
+  height, width = renderer.output_size(view, height, width)
+  if height * width > MOST_PIXELS:
+    raise ValueError(f"got a size of {width} x {height}, expected at most {MOST_PIXELS} pixels")
+  if channels > 4:
+    raise ValueError(f"got a file of {channels} channels, expected 1 to 4 for a picture")
+  return view, height, width
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -283,7 +431,8 @@ def _info(arguments: argparse.Namespace) -> None:
   from gaussjax.rendering import blends
 
   data = _input(arguments.input)
-  contents = container.read(data)
+  with _named(arguments.input):
+    contents = container.read(data)
   header = contents.header
   count = sum(len(layer.minor) for layer in contents.layers)
   steps = {f"step {name}": grids.step(code) for name, code in header.steps._asdict().items()}
@@ -311,87 +460,222 @@ def _picture(gaussjax: Any, path: str) -> Any:
 
   data = _input(path)
   if data.startswith(container.SIGNATURE):
-    return search.at_8_bits(gaussjax.decode(data)[0])
-  return gaussjax.read_image(data, name=path)
+    with _named(path):
+      return search.at_8_bits(gaussjax.decode(data)[0])
+  return gaussjax.read_image(data, name=path, report_fn=lambda line: _tell(f"{path}: {line}"))
+
+
+def _shape(picture: Any) -> str:
+  height, width, channels = picture.shape
+  return f"{width} x {height} pixels and {channels} channel{'s' if channels > 1 else ''}"
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+  if arguments.first == arguments.second == "-":
+    raise ValueError("got - twice, expected standard input for one of the two")
   gaussjax = _start()
   from gaussjax.quality import metrics
 
   first, second = _picture(gaussjax, arguments.first), _picture(gaussjax, arguments.second)
   if first.shape != second.shape:
-    raise ValueError(f"got pictures of {first.shape} and {second.shape}, expected equal sizes and channels")
+    raise ValueError(
+      f"got {arguments.first} of {_shape(first)} and {arguments.second} of {_shape(second)}, "
+      "expected equal sizes and channels"
+    )
   measured = metrics.evaluate(second, first)
   _say(arguments, measured | metrics.perceptual(second, first))
 
 
 def _view(arguments: argparse.Namespace) -> None:
-  ellipses = str(Path(arguments.output).with_suffix("")) + "-ellipses.png"
+  if arguments.output == "-":
+    raise ValueError("got - as the output, expected a name, since two pictures are written")
+  if arguments.input == arguments.original == "-":
+    raise ValueError("got - twice, expected standard input for one of the two")
+  output = Path(arguments.output)
+  ellipses = str(output.with_name(f"{output.stem}-ellipses{output.suffix}"))
   for path in (arguments.output, ellipses):
-    _check_output(path, arguments.force)
+    _check_output(path, arguments, PICTURE_SUFFIXES, arguments.input, arguments.original or "-")
   gaussjax = _start()
-  gaussians, _ = gaussjax.decode(_input(arguments.input))
+  with _named(arguments.input):
+    gaussians, _ = gaussjax.decode(_input(arguments.input))
   picture = gaussjax.render(gaussians)
   shown = picture
   if arguments.original:
     original = _picture(gaussjax, arguments.original)
     if original.shape != picture.shape:
-      raise ValueError(f"got an original of {original.shape}, expected {picture.shape}")
+      raise ValueError(f"got {arguments.original} of {_shape(original)}, expected {_shape(picture)}")
     shown = gaussjax.report.comparison(original, picture)
   magnify = max(1, 1536 // max(picture.shape[:2]))
   outlines = gaussjax.report.ellipses(gaussians, picture, magnify=magnify)
-  _output(arguments.output, gaussjax.image_io.encode_png(shown))
-  _output(ellipses, gaussjax.image_io.encode_png(outlines))
+  _output(arguments.output, _picture_bytes(arguments.output, shown))
+  _output(ellipses, _picture_bytes(ellipses, outlines))
   _say(arguments, {"picture": arguments.output, "ellipses": ellipses})
 
 
+class _Job(NamedTuple):
+  """A picture of a batch."""
+
+  source: str
+  target: str
+  trouble: str = ""  # why it cannot be encoded, known before
+
+
 def _batch(arguments: argparse.Namespace) -> None:
-  sources = []
-  for name in arguments.inputs:
-    path = Path(name)
-    sources += sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-  if not sources:
+  jobs = _jobs(arguments.inputs, arguments.out_dir)
+  if not jobs:
     raise ValueError(f"got {' '.join(arguments.inputs)}, expected pictures or folders of them")
-  targets = [Path(arguments.out_dir) / (source.stem + SUFFIX) for source in sources]
-  if len(set(targets)) < len(targets):
-    raise ValueError("got pictures of the same name, expected names that differ in more than the ending")
-  Path(arguments.out_dir).mkdir(parents=True, exist_ok=True)
-  gaussjax, failed = _start(), 0
-  for source, target in zip(sources, targets, strict=True):
-    if target.exists() and not arguments.force:
-      print(f"{target}: there already")
-      continue
-    gaussjax.startup.release_programs()
-    try:
-      data, figures = _encode_one(gaussjax, str(source), arguments)
-    except (ValueError, errors.FitError) as error:
-      failed += 1
-      print(f"{source}: {' '.join(str(error).split())}", file=sys.stderr)
-      continue
-    _output(str(target), data)
-    shown = "{bytes} bytes, {bpp:.4f} bpp, {psnr:.2f} dB, {seconds:.0f} s".format(**figures)
-    line = json.dumps({"file": str(target), **figures}) if arguments.json else f"{target}: {shown}"
-    print(line, flush=True)
+  _make_folder(arguments.out_dir)
+  started = _start() if any(_is_due(job, arguments) for job in jobs) else None
+  results, busy, done = list[dict[str, Any]](), 0.0, 0
+  try:
+    for index, job in enumerate(jobs):
+      if len(jobs) > 1:
+        left = f", ETA {busy / done * (len(jobs) - index):.0f} s" if done else ""
+        print(f"{index + 1}/{len(jobs)} {job.source}{left}", file=sys.stderr, flush=True)
+      results.append(_batch_one(started, job, arguments))
+      busy, done = busy + results[-1].get("seconds", 0.0), done + ("seconds" in results[-1])
+      if not arguments.json:
+        _say_result(results[-1])
+  finally:  # what is done counts, also after an interruption
+    failed = sum("error" in result for result in results)
+    if arguments.json:
+      print(json.dumps({"results": results, "pictures": len(jobs), "failed": failed}))
   if failed:
-    raise ValueError(f"{failed} of {len(sources)} pictures could not be encoded")
+    raise ValueError(f"{failed} of {len(jobs)} pictures could not be encoded")
+
+
+def _batch_one(gaussjax: Any, job: _Job, arguments: argparse.Namespace) -> dict[str, Any]:
+  """Encodes a picture unless its file is there: what came of it, an error included."""
+  result: dict[str, Any] = {"input": job.source, "file": job.target}
+  if not job.trouble and not _is_due(job, arguments):
+    return result | {"skipped": "there already"}
+  try:
+    if job.trouble:
+      raise ValueError(job.trouble)
+    Path(job.target).parent.mkdir(parents=True, exist_ok=True)
+    _check_output(job.target, arguments, (SUFFIX,), job.source)
+    gaussjax.startup.release_programs()
+    data, figures = _encode_one(gaussjax, job.source, arguments)
+    _output(job.target, data)
+  except Exception as error:  # whatever one picture brings, the others go on
+    words = _words(error).removeprefix(f"{job.source}: ")
+    _tell(f"{job.source}: {words}")
+    return result | {"error": words}
+  return result | figures
+
+
+def _say_result(result: dict[str, Any]) -> None:
+  if "skipped" in result:
+    print(f"{result['file']}: {result['skipped']}", flush=True)
+  elif "error" not in result:
+    shown = "{bytes} bytes, {bpp:.4f} bpp, {psnr:.2f} dB, {seconds:.0f} s".format(**result)
+    print(f"{result['file']}: {shown}", flush=True)
+
+
+def _is_due(job: _Job, arguments: argparse.Namespace) -> bool:
+  return not job.trouble and (arguments.force or not os.path.isfile(job.target))
+
+
+def _make_folder(folder: str) -> None:
+  """Makes it, and sees that files can be written there. Raises ValueError."""
+  from gaussjax import files
+
+  try:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(f"got --out_dir {folder}, which cannot be made ({error.strerror})") from error
+  files.check_writable(Path(folder) / f"x{SUFFIX}")
+
+
+def _jobs(inputs: list[str], out_dir: str) -> list[_Job]:
+  """The pictures with their files, each once, by input and name; and what of the inputs gives none."""
+  places, broken = dict[str, tuple[str, Path]](), list[_Job]()
+
+  def add(path: str, place: Path) -> None:
+    folder, name = os.path.split(path)
+    places.setdefault(os.path.join(os.path.realpath(folder), name), (path, place))
+
+  for name in inputs:
+    if name in ("", "-"):
+      broken.append(_Job(name, "", "expected a picture with a name, of which its file's is made"))
+    elif not os.path.isdir(name):
+      add(name, Path(Path(name).name))
+    else:
+      found = list(_walk(name))
+      for path, trouble in found:
+        if trouble:
+          broken.append(_Job(path, "", trouble))
+        else:
+          add(path, Path(path).relative_to(name))
+      if not found:
+        broken.append(_Job(name, "", "a folder without pictures"))
+  stems = Counter(place.with_suffix("") for _, place in places.values())
+  named = {
+    source: os.path.join(out_dir, place.with_suffix("") if stems[place.with_suffix("")] == 1 else place) + SUFFIX
+    for source, place in places.values()
+  }
+  users = Counter(named.values())
+  twin = "another picture has the same name; give it another --out_dir in a run of its own"
+  return [_Job(source, target, twin if users[target] > 1 else "") for source, target in named.items()] + broken
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str]]:
+  """(path, "") of the pictures in a folder and below, hidden ones apart; (path, why) of folders not to be read."""
+  unread = list[OSError]()
+  for parent, folders, names in os.walk(folder, onerror=unread.append):
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for name in sorted(names):
+      if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+        yield os.path.join(parent, name), ""
+  for error in unread:
+    yield str(error.filename), str(error.strerror)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-  gaussjax = _start()
-  import jax
+  """Whatever is broken is told of in its place."""
+  from gaussjax import startup
 
-  folder = gaussjax.startup.cache_folder()
-  programs = list(folder.glob("*")) if folder.is_dir() else []
-  figures = {
-    **gaussjax.report.environment(),
-    "devices": ", ".join(str(device) for device in jax.devices()),
-    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "").strip(),
-    "cache": str(folder),
-    "cached programs": len(programs),
-    "cached bytes": sum(file.stat().st_size for file in programs),
-  }
+  flags = os.environ.get("XLA_FLAGS", "").strip()
+  refused = startup.refused_flags()
+  if refused:
+    del os.environ["XLA_FLAGS"]  # XLA would end the process
+  startup.prepare_jax()
+  folder = startup.cache_folder()
+
+  def environment() -> dict[str, str]:
+    from gaussjax import report
+
+    return report.environment()
+
+  def devices() -> str:
+    import jax
+
+    startup.check_devices()
+    return ", ".join(map(str, jax.devices()))
+
+  def programs() -> list[int]:
+    return [file.stat().st_size for file in os.scandir(folder)] if folder and folder.is_dir() else []
+
+  figures: dict[str, Any] = {**startup.versions(), "devices": _or_why(devices)}
+  found = _or_why(environment)
+  figures |= found if isinstance(found, dict) else {}
+  figures["XLA_FLAGS"] = f"broken: {refused}" if refused else os.environ.get("XLA_FLAGS", flags).strip()
+  figures["cache"] = str(folder) if folder else "none: there is no home folder"
+  sizes = _or_why(programs)
+  figures |= (
+    {"cached programs": len(sizes), "cached bytes": sum(sizes)}
+    if isinstance(sizes, list)
+    else {"cached programs": sizes}
+  )
   _say(arguments, figures)
+
+
+def _or_why(look: Callable[[], Any]) -> Any:
+  """What `look` finds, or why it cannot."""
+  try:
+    return look()
+  except Exception as error:
+    return f"broken: {_words(error)}"
 
 
 if __name__ == "__main__":

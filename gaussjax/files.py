@@ -40,24 +40,23 @@ def check_writable(path: str | os.PathLike) -> None:
 
   It creates a file and removes it, since modes do not bind every user, nor tell of a disk that is read-only.
   """
-  path = os.path.realpath(path)
-  folder = os.path.dirname(path)
   try:
     if os.path.isdir(path):
       raise ValueError(f"got {path}, which is a folder; expected the name of a file")
-    if _is_regular(path):
-      if not os.path.isdir(folder):
+    if is_regular(path):
+      target = os.path.realpath(path)
+      if not os.path.isdir(os.path.dirname(target)):
         raise ValueError(f"got {path}, whose folder does not exist")
       with contextlib.suppress(FileNotFoundError):
-        os.lstat(path)  # too long a name
-      with tempfile.TemporaryFile(dir=folder):
+        os.lstat(target)  # too long a name
+      with tempfile.TemporaryFile(dir=os.path.dirname(target)):
         pass
   except OSError as error:
     raise ValueError(f"got {path}, which cannot be written ({error.strerror})") from error
 
 
-def _is_regular(path: str) -> bool:
-  """Not a pipe or a device, which are written to and never replaced."""
+def is_regular(path: str | os.PathLike) -> bool:
+  """Not a folder, not a pipe or a device, which are written to and never replaced; it need not be there."""
   return os.path.isfile(path) or not os.path.exists(path)
 
 
@@ -66,12 +65,11 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
 
   Where `path` is a link, what it leads to is replaced. A pipe or a device is written to. Raises OSError.
   """
-  target = os.path.realpath(path)
   try:
-    if _is_regular(target):
-      _replace(target, data)
+    if is_regular(path):
+      _replace(os.path.realpath(path), data)
     else:
-      with open(target, "wb") as file:
+      with open(path, "wb") as file:
         file.write(data)
   except OSError as error:  # of a full disk it has no name, of a rename the temporary one
     raise OSError(error.errno, error.strerror, str(path)) from error

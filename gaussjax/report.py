@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import files, geometry
+from gaussjax import files, geometry, startup
 from gaussjax.types import Gaussians
 
 GAP = 4  # white pixels between panels
@@ -139,14 +139,9 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
 
 def environment() -> dict[str, str]:
   """Versions and device: what a figure was measured with."""
-  import platform
-  from importlib import metadata
-
-  packages = ("gaussjax", "jax", "jaxlib", "optax", "chex", "numpy")
   device = jax.devices()[0]
   return {
-    **{name: metadata.version(name) for name in packages},
-    "python": platform.python_version(),
+    **startup.versions(),
     "device": f"{device.platform}: {device.device_kind}",
     "cpus": str(os.cpu_count()),
   }

@@ -2,6 +2,11 @@
 
 import contextlib
 import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
 from pathlib import Path
 
 # XLA uses half of AVX-512's width unless told; the renderer's forward pass takes 1.6 times as long without.
@@ -11,6 +16,8 @@ WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 # Linux gives a process 65,530 mappings of memory unless told; a compiled program takes some forty, and a process
 # that has used them up crashes. An encoding compiles up to a hundred programs.
 MOST_MAPPINGS = 25_000
+
+PACKAGES = ("gaussjax", "jax", "jaxlib", "optax", "chex", "numpy")
 
 
 def release_programs() -> None:
@@ -25,22 +32,82 @@ def release_programs() -> None:
       jax.clear_caches()
 
 
-def cache_folder() -> Path:
-  """Where compiled programs are kept: a folder of the user's own."""
-  base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def versions() -> dict[str, str]:
+  """Versions of this package, of those that its figures depend on, and of Python."""
+  found = {}
+  for name in PACKAGES:
+    try:
+      found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:  # run from a folder of its source
+      found[name] = "not installed"
+  return found | {"python": platform.python_version()}
+
+
+def cache_folder() -> Path | None:
+  """Where compiled programs are kept: where JAX is told to, or a folder of the user's own; None without a home."""
+  if asked := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    return Path(asked)
+  base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+  if not base.is_absolute():  # which its specification has ignored
+    try:
+      base = Path.home() / ".cache"
+    except RuntimeError:  # a user whom the system does not know
+      return None
   return base / "gaussjax" / "jax"
 
 
 def prepare_jax() -> None:
-  """Wide vectors on CPU, and a private folder for compiled programs, so that a second run starts at once."""
-  os.environ["XLA_FLAGS"] = f"{WIDE_VECTORS} {os.environ.get('XLA_FLAGS', '')}"
+  """Wide vectors on CPU, 32-bit numbers, and a private folder for compiled programs, so that a second run starts at
+  once. Never raises: what cannot be had is left out, and why JAX cannot be imported is told to whoever uses it."""
+  flags = os.environ.get("XLA_FLAGS", "").strip()
+  if not flags or (flags.startswith("-") and WIDE_VECTORS.partition("=")[0] not in flags):  # else it names a file
+    os.environ["XLA_FLAGS"] = f"{WIDE_VECTORS} {flags}"
   # jaxlib calls every program it finds there built for another machine, since it compares made-up features. A 1 is
   # what importing jax sets: a child process inherits it, and is no more asked for than none.
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+  try:
+    import jax
+  except Exception:
+    return
+  jax.config.update("jax_enable_x64", False)  # what a file's bytes are does not depend on the environment
+  folder = cache_folder()
+  with contextlib.suppress(OSError, ValueError):  # a home that cannot be written to costs only the cache
+    if folder is not None:
+      folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+      with tempfile.TemporaryFile(dir=folder):  # modes do not tell of a disk that is read-only
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def refused_flags() -> str | None:
+  """What XLA has against the user's XLA_FLAGS, or None. To be asked before JAX starts.
+
+  XLA ends the process that has an unknown flag, so another is started to see; if there are flags only.
+  """
+  flags = os.environ.get("XLA_FLAGS", "").strip()
+  if not flags or flags == WIDE_VECTORS:
+    return None
+  code = "from jaxlib import xla_client; xla_client.CompileOptions()"
+  try:
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+  except (OSError, subprocess.SubprocessError):
+    return None
+  if not done.returncode:
+    return None
+  lines = done.stderr.strip().splitlines() or [f"XLA ended with status {done.returncode}"]
+  found = [line for line in lines if "parse_flags" in line] or lines
+  return f"got XLA_FLAGS={flags}, expected flags that XLA knows ({found[0].rpartition('] ')[2][:200]})"
+
+
+def check_devices() -> None:
+  """Starts JAX's devices. Raises ValueError, in one line, where it has none of the platform that is asked for."""
   import jax
 
-  with contextlib.suppress(OSError):  # a home that cannot be written to costs only the cache
-    cache_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  try:
+    jax.devices()
+  except Exception as error:  # RuntimeError, AssertionError
+    words = (str(error).strip() or type(error).__name__).splitlines()[0]
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    raise ValueError(f"got JAX_PLATFORMS={asked}, expected what this machine has, or nothing ({words})") from error
