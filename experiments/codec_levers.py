@@ -1,10 +1,10 @@
-"""What the parts of the codec are worth: bits of each field, dB that rounding costs, and what layers cost and show.
+"""What the parts of the codec are worth: bits of each field, dB lost to quantisation, what layers cost and show.
 
   python -m experiments.codec_levers --images=DIR --num_gaussians=3000 --name=codec_levers
 
 keeps a row for each image in experiments/results/NAME.jsonl, goes on where it stopped, prints the table and draws
 NAME.png. `plain` is without the lever: positions in any order, all angles alike, the other fields by the entropy of
-their own histogram (whose table a file would have to hold besides); rounding to the nearest codes at once.
+their own histogram (whose table a file would have to hold besides); the nearest codes at once.
 The second table is of the same fit in files of one to four layers: their sizes, and the PSNR of each prefix.
 """
 
@@ -64,14 +64,14 @@ def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
 
   gaussjax.startup.release_programs()
   image = gaussjax.read_image(path)
-  stages = search.rounded(image, num_gaussians, effort=effort)
+  stages = search.stages(image, num_gaussians, effort=effort)
   layer = contexts.ordered(quantization.codes_of(stages.gaussians, stages.steps))
   count = len(layer.minor)
   coded = contexts.field_bits([layer], image.shape[2], stages.steps)
   row = {
     "plain": plain_bits(layer, grids.grid(stages.steps), image.shape),
     "coded": {name: coded[name] / count for name in FIELDS},
-    "psnr": {"fitted": stages.fitted, "plain": stages.rounded, "coded": stages.quantized},
+    "psnr": {"fitted": stages.fitted, "plain": stages.nearest, "coded": stages.quantized},
     "layers": {str(layers): prefixes(stages, layers, image) for layers in LAYERS},
   }
   print(f"{path.name}: {row}", flush=True)
@@ -130,7 +130,9 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   table = [(name, f"{plain:.2f}", f"{coded:.2f}", f"{coded - plain:+.2f}") for name, (plain, coded) in bits.items()]
   print(report.table(table, ("bits a Gaussian", "plain", "coded", "")))
   fitted, plain, made_good = (mean("psnr", name) for name in ("fitted", "plain", "coded"))
-  print(f"rounding, mean of {len(rows)} images: {fitted:.2f} dB before, {plain - fitted:+.2f} dB at once, ", end="")
+  print(
+    f"quantising, mean of {len(rows)} images: {fitted:.2f} dB before, {plain - fitted:+.2f} dB at once, ", end=""
+  )
   print(f"{made_good - fitted:+.2f} dB in shares, each made good by the rest")
   print(report.table(layer_rows([row["layers"] for row in rows if "layers" in row]), LAYER_HEADER))
   try:

@@ -109,20 +109,20 @@ def test_files_of_another_version_are_refused():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_snapping_restores_and_is_idempotent(seed):
+def test_codes_give_back_the_quantised_set_and_quantising_is_idempotent(seed):
   gaussians = scene(50, 60, 80, seed=seed)._replace(log_weights=None)
   grid = grids.grid(STEPS)
-  snap = jax.jit(grids.snap)
-  snapped, codes = snap(gaussians, grid)
+  quantize = jax.jit(grids.quantize)
+  quantized, codes = quantize(gaussians, grid)
   codes = Codes(*[np.asarray(field).astype(np.int64) for field in codes])
-  restored = grids.restore(codes, grid, gaussians.canvas)
+  dequantized = grids.dequantize(codes, grid, gaussians.canvas)
   tolerance = {"atol": 2e-3, "rtol": 1e-4}
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), restored, snapped)
-  again, same = snap(snapped, grid)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), dequantized, quantized)
+  again, same = quantize(quantized, grid)
   for first, second in zip(codes, same, strict=True):
     assert np.mean(first != np.asarray(second)) < 0.1  # but for means clipped at the margin, and the thinnest
-  # Finer steps come nearer: nothing is lost but to rounding.
-  fine, _ = snap(gaussians, grids.grid(Steps(80, 64, 200, 60)))
+  # Finer steps come nearer: nothing is lost but by quantisation.
+  fine, _ = quantize(gaussians, grids.grid(Steps(80, 64, 200, 60)))
   inside = jnp.all((gaussians.means > -3) & (gaussians.means < jnp.array([83, 63])), 1)
   np.testing.assert_allclose(fine.means[inside], gaussians.means[inside], atol=0.1)
   np.testing.assert_allclose(fine.colors, gaussians.colors, atol=0.01)

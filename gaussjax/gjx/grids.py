@@ -57,7 +57,7 @@ class Grid(NamedTuple):
 
 
 class Codes(NamedTuple):
-  """N Gaussians as integers: int64 of numpy, or of JAX within `snap`."""
+  """N Gaussians as integers: int64 of numpy, or of JAX within `quantize`."""
 
   cells: Any  # [N, 2] (x, y) from the upper left corner of the margin
   parts: Any  # [N] of the cell, in 0 .. PARTS - 1
@@ -100,9 +100,9 @@ def grid(steps: Steps) -> Grid:
   """What a file's steps amount to."""
   position, log_scale, _, color = map(step, steps)
   scale = fixed(steps.log_scale)
-  # A turn by t moves an ellipse by t (a - 1 / a) in the Fisher metric: no angle is rounded more than another.
-  unrounded = [power(n) - power(-n) for n in range(MAX_EIGHTHS + 1)]
-  counts = [(fixed(steps.turn) * size + (1 << 31)) >> 32 for size in unrounded]
+  # A turn by t moves an ellipse by t (a - 1 / a) in the Fisher metric: no angle is coarser than another.
+  sizes = [power(n) - power(-n) for n in range(MAX_EIGHTHS + 1)]
+  counts = [(fixed(steps.turn) * size + (1 << 31)) >> 32 for size in sizes]
   turns = np.clip(np.array(counts), 1, MAX_BINS).astype(np.int32)
   return Grid(position, log_scale, color, EIGHTHS * scale >> 16, turns, COLOR_EXPONENT * scale >> 16)
 
@@ -148,8 +148,11 @@ def margins(canvas: Canvas) -> NDArray:
   return MARGIN * np.array([canvas.width, canvas.height])
 
 
-def snap(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
-  """The set on its grids, Euler shapes with the major scale first, and its codes."""
+def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
+  """The set with every number at the nearest point of its grid, the major scale first, and its codes.
+
+  Raises TypeError for shapes other than Euler.
+  """
   canvas = geometry.canvas_of(gaussians)
   shape = gaussians.shape
   if not isinstance(shape, Euler):
@@ -163,15 +166,15 @@ def snap(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
   turn = jnp.mod(jnp.round(thetas * count / math.pi).astype(int), count)
   log_scales = jnp.stack([major, minor], 1) * grid.log_scale
   thetas = turn * math.pi / count
-  means, cells, parts = _snap_means(gaussians.means, log_scales, thetas, grid.position, canvas)
+  means, cells, parts = _quantize_means(gaussians.means, log_scales, thetas, grid.position, canvas)
   unit = grid.color * 2.0 ** (level(minor, ratio, grid) / 4)[:, None]
   matrix = jnp.asarray(decorrelation(gaussians.colors.shape[1]), gaussians.colors.dtype)
   colors = jnp.round(gaussians.colors @ matrix.T / unit).astype(int)
-  snapped = gaussians._replace(means=means, shape=Euler(log_scales, thetas), colors=colors * unit @ matrix)
-  return snapped, Codes(cells, parts, minor, ratio, turn, colors)
+  nearest = gaussians._replace(means=means, shape=Euler(log_scales, thetas), colors=colors * unit @ matrix)
+  return nearest, Codes(cells, parts, minor, ratio, turn, colors)
 
 
-def _snap_means(means: Array, log_scales: Array, thetas: Array, position: float, canvas: Canvas):
+def _quantize_means(means: Array, log_scales: Array, thetas: Array, position: float, canvas: Canvas):
   """The means on their grid `[N, 2]`, the cells `[N, 2]` and the parts `[N]`."""
   side = position * 2**SPLIT
   margin = jnp.asarray(margins(canvas), means.dtype)
@@ -193,7 +196,7 @@ def _snap_means(means: Array, log_scales: Array, thetas: Array, position: float,
   return (cells + place) * side - margin, cells, parts
 
 
-def restore(codes: Codes, grid: Grid, canvas: Canvas) -> Gaussians:
+def dequantize(codes: Codes, grid: Grid, canvas: Canvas) -> Gaussians:
   """The set that codes stand for, computed in float64 numpy and rounded to float32."""
   log_scales = np.stack([codes.minor + codes.ratio, codes.minor], 1) * grid.log_scale
   thetas = codes.turn * math.pi / bins(codes.ratio, grid)

@@ -1,8 +1,8 @@
-"""A fitted set onto the grids of a file: which steps, and how what rounding costs is made good.
+"""A fitted set onto the grids of a file: which steps, and how what quantisation costs is made good.
 
-Rounding is incremental (Zhou et al., "Incremental network quantization", 2017): a share of the Gaussians goes onto
-the grid and stays there, the rest are fitted on and make good what that cost, until all are on it; the colours
-follow the geometry.
+It is incremental (Zhou et al., "Incremental network quantization", 2017): a share of the Gaussians goes onto the
+grid and stays there, the rest are fitted on and make good what that cost, until all are on it; the colours follow
+the geometry.
 """
 
 import functools
@@ -26,11 +26,11 @@ from gaussjax.types import Array, Gaussians, Stop
 STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.0, i / 5) for i in range(1, 5))
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
-EXCESS = 0.023  # what rounding one number of each Gaussian may add to the squared error, as a share
+EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
 def finest(height: int, width: int) -> Steps:
-  """Steps below which numbers would not fit: 32 bits of `snap`, and the cells of a picture of this size."""
+  """Steps below which numbers do not fit: 32 bits of `grids.quantize`, and the cells of a picture of this size."""
   side = (1 + 2 * grids.MARGIN) * max(height, width) / (contexts.MAX_CELL - 1)
   position = grids.code_of(side / 2**grids.SPLIT) + 1
   return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
@@ -47,7 +47,7 @@ def coarser(steps: Steps, times: int, least: Steps) -> Steps:
   return Steps(*longer)._replace(turn=min(least.turn, max(0, fewer)))
 
 
-# Where each step's search ends, and how many numbers of a Gaussian it rounds.
+# Where each step's search ends, and how many numbers of a Gaussian have it.
 _SEARCHED = {"position": (156, 2), "log_scale": (136, 2), "turn": (136, 1), "color": (136, 3)}
 _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
 
@@ -63,27 +63,27 @@ def balanced_steps(fitted: Gaussians, target: Array) -> Steps:
   found, least = {}, finest(*target.shape[:2])
   for name, (coarse, numbers) in _SEARCHED.items():
     others = least._replace(log_scale=_FINE_FOR_TURN) if name == "turn" else least
-    rounded = lambda code, others=others, name=name: snapped(fitted, others._replace(**{name: code}))
+    quantized = lambda code, others=others, name=name: nearest(fitted, others._replace(**{name: code}))
     fine = getattr(least, name)
-    most = squared_error(rounded(fine)) + numbers * EXCESS * base
+    most = squared_error(quantized(fine)) + numbers * EXCESS * base
     while abs(coarse - fine) > 1:
       middle = (fine + coarse) // 2
-      fine, coarse = (middle, coarse) if squared_error(rounded(middle)) < most else (fine, middle)
+      fine, coarse = (middle, coarse) if squared_error(quantized(middle)) < most else (fine, middle)
     found[name] = fine
   return Steps(**found)
 
 
-_snap = jax.jit(grids.snap)
+_quantize = jax.jit(grids.quantize)
 
 
-def snapped(gaussians: Gaussians, steps: Steps) -> Gaussians:
+def nearest(gaussians: Gaussians, steps: Steps) -> Gaussians:
   """The set with every number at the nearest point of its grid."""
-  return _snap(gaussians, grids.grid(steps))[0]
+  return _quantize(gaussians, grids.grid(steps))[0]
 
 
 def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
   """The integers, of numpy, nearest to a set on the grids of `steps`."""
-  _, coded = _snap(gaussians, grids.grid(steps))
+  _, coded = _quantize(gaussians, grids.grid(steps))
   return Codes(*[np.asarray(field).astype(np.int64) for field in coded])
 
 
@@ -94,11 +94,11 @@ def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: 
 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:
-  """dB of a set at its fitted size against `target` `[H, W, C]`, not rounded to 8 bits."""
+  """dB of a set at its fitted size against `target` `[H, W, C]`, of floats, not of 8 bits."""
   return -10 * math.log10(max(float(_squared_error(gaussians, renderer.allocate(gaussians), target)), 1e-12))
 
 
-def quantize(
+def incremental(
   fitted: Gaussians,
   target: Array,
   steps: Steps,
@@ -107,9 +107,9 @@ def quantize(
   seed: int = 0,
   progress_fn: Callable[[int, int], None] = lambda done, total: None,
 ) -> Gaussians:
-  """The set on the grids of `steps`, each share of it rounded while the rest can still make good the loss.
+  """The set on the grids of `steps`, share after share, so that the rest can make good what that costs.
 
-  `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says who is rounded when.
+  `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says whose turn is when.
   """
   grid = grids.grid(steps)
   height, width, _ = target.shape
@@ -120,7 +120,7 @@ def quantize(
   shares = _Shares(jnp.zeros(count, bool), jnp.zeros(count, bool))
   for index, (geometry_share, color_share) in enumerate(STAGES):
     larger = _Shares(rank < geometry_share * count, rank < color_share * count)
-    params = _rounded(state.params, grid, shares, larger)
+    params = _quantized(state.params, grid, shares, larger)
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)
     neighbors = renderer.allocate(params, like=state.neighbors)
@@ -130,7 +130,7 @@ def quantize(
     host = loop.Host(_measure, lambda: 0.0, neighbors=recipes.NEIGHBORS, progress_fn=report)
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
     state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
-  return _rounded(state.params, grid, shares, _Shares(everyone, everyone))
+  return _quantized(state.params, grid, shares, _Shares(everyone, everyone))
 
 
 class _Shares(NamedTuple):
@@ -146,13 +146,13 @@ def _measure(state: loop.State, target) -> loop.Record:
 
 
 @jax.jit
-def _rounded(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Shares) -> Gaussians:
-  """The set with those rounded that are in `after` and were not before."""
-  nearest, _ = grids.snap(params, grid)
+def _quantized(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Shares) -> Gaussians:
+  """The set with those put on the grid that are in `after` and were not before."""
+  on_grid, _ = grids.quantize(params, grid)
   placed = functools.partial(_choose, after.geometry & ~before.geometry)
-  shape = jax.tree.map(placed, nearest.shape, params.shape)
-  colors = _choose(after.colors & ~before.colors, nearest.colors, params.colors)
-  return params._replace(means=placed(nearest.means, params.means), shape=shape, colors=colors)
+  shape = jax.tree.map(placed, on_grid.shape, params.shape)
+  colors = _choose(after.colors & ~before.colors, on_grid.colors, params.colors)
+  return params._replace(means=placed(on_grid.means, params.means), shape=shape, colors=colors)
 
 
 def _choose(mask: Array, first: Array, second: Array) -> Array:

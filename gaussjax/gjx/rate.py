@@ -35,7 +35,7 @@ def estimate(gaussians: Gaussians, grid: Grid) -> Array:
   log_scales = geometry.to_euler(gaussians.shape).log_scales[order] / grid.log_scale
   minor = jnp.min(log_scales, axis=1)
   ratio = jnp.max(log_scales, axis=1) - minor
-  # 2^(level / 4) as in grids.snap, without rounding.
+  # 2^(level / 4) as in grids.quantize, without rounding.
   unit = jax.lax.stop_gradient(2.0 ** (-(2 * minor + ratio) * grid.level / 2**18))
   matrix = jnp.asarray(grids.decorrelation(gaussians.colors.shape[1]), minor.dtype)
   channels = (gaussians.colors[order] @ matrix.T / grid.color).T

@@ -121,7 +121,7 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
   largest, least = (together.minor + together.ratio).max() * grid.log_scale, together.minor.min() * grid.log_scale
   if largest > grids.MAX_LOG_SCALE or least < -grids.MAX_LOG_SCALE:
     raise FormatError("damaged: a scale is out of range")
-  gaussians = grids.restore(together, grid, canvas)
+  gaussians = grids.dequantize(together, grid, canvas)
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
   if not finite or float(np.abs(gaussians.colors).max()) > 1e4:
     raise FormatError("damaged: a number is out of range")
@@ -174,12 +174,12 @@ def _to_size(work: _Work, size: int) -> bytes:
     fits = len(_file(work, fitted, quantization.coarser(balanced, middle, least))) <= most
     low, high = (low, middle) if fits else (middle, high)
   steps = quantization.coarser(balanced, high, least)
-  snapped = _quantized(work, fitted, steps)
-  data = _file(work, snapped, steps)
+  quantized = _quantized(work, fitted, steps)
+  data = _file(work, quantized, steps)
   while len(data) > size:  # rarely by more than a few bytes
     share = (len(data) - size) / len(data) + 0.002
-    snapped = _without_least(snapped, work.target, max(1, math.ceil(share * len(snapped.means))))
-    data = _file(work, snapped, steps)
+    quantized = _without_least(quantized, work.target, max(1, math.ceil(share * len(quantized.means))))
+    data = _file(work, quantized, steps)
   return data
 
 
@@ -190,7 +190,7 @@ def _to_psnr(work: _Work, target_psnr: float) -> bytes:
   for index in range(MAX_FITS):
     # A decibel is a factor of 10^0.1 in the error; 0.4 dB more for what quantisation costs after the pilot.
     lacking = target_psnr + 0.1 - reached + (0.4 if index == 0 else 0)
-    num_gaussians = _rounded_count(num_gaussians * 10 ** (lacking / (10 * FALL)), work)
+    num_gaussians = _count_of_table(num_gaussians * 10 ** (lacking / (10 * FALL)), work)
     packed = _packed(work, num_gaussians)
     reached = packed.psnr
     if reached >= target_psnr and (best is None or len(packed.data) < len(best.data)):
@@ -208,35 +208,35 @@ def _to_quality(work: _Work, quality: float) -> bytes:
   count, psnr = _pilot(work)
   error = 10 ** (-psnr / 10) * count**FALL  # of one Gaussian, by the power law
   worth = SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels
-  return _packed(work, _rounded_count((FALL * error / worth) ** (1 / (1 + FALL)), work)).data
+  return _packed(work, _count_of_table((FALL * error / worth) ** (1 / (1 + FALL)), work)).data
 
 
-class Rounding(NamedTuple):
+class Stages(NamedTuple):
   """What becomes of a fit on its way into a file: dB at each stage, and what is written."""
 
   fitted: float
-  rounded: float  # to the nearest codes, nothing made good
+  nearest: float  # every number at the nearest code, nothing made good
   quantized: float
   gaussians: Gaussians  # on the grids of `steps`
   steps: Steps
 
 
-def rounded(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFORT, seed: int = 0) -> Rounding:
+def stages(image: ArrayLike, num_gaussians: int, *, effort: int = DEFAULT_EFFORT, seed: int = 0) -> Stages:
   """The stages of a file of `num_gaussians`, on the steps that `quality` would choose."""
   work = _Work(image_io.as_image(image).astype(np.float32), effort, 1, seed, {}, lambda stage, done, total: None)
   fitted, target = _fit(work, num_gaussians), work.target
   steps = quantization.balanced_steps(fitted, target)
   quantized = _quantized(work, fitted, steps)
-  return Rounding(
+  return Stages(
     quantization.psnr(fitted, target),
-    quantization.psnr(quantization.snapped(fitted, steps), target),
+    quantization.psnr(quantization.nearest(fitted, steps), target),
     quantization.psnr(quantized, target),
     quantized,
     steps,
   )
 
 
-def _rounded_count(count: float, work: _Work) -> int:
+def _count_of_table(count: float, work: _Work) -> int:
   """The next N of a table of eight an octave, so that pictures of a size share compiled programs."""
   return max(1, min(round(2 ** (math.ceil(8 * math.log2(max(count, 1))) / 8)), _most(work)))
 
@@ -254,8 +254,8 @@ def _pilot(work: _Work) -> tuple[int, float]:
 def _packed(work: _Work, num_gaussians: int) -> _Packed:
   fitted = _fit(work, num_gaussians)
   steps = quantization.balanced_steps(fitted, work.target)
-  snapped = _quantized(work, fitted, steps)
-  data = _file(work, snapped, steps)
+  quantized = _quantized(work, fitted, steps)
+  data = _file(work, quantized, steps)
   picture = at_8_bits(decode(data)[0])
   return _Packed(data, float(metrics.psnr(jnp.asarray(picture), work.target)))
 
@@ -307,7 +307,7 @@ def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians
 def _quantized(work: _Work, fitted: Gaussians, steps: Steps) -> Gaussians:
   report = functools.partial(work.progress_fn, "quantise")
   stage_steps = EFFORTS[work.effort][1]
-  return quantization.quantize(
+  return quantization.incremental(
     fitted, work.target, steps, stage_steps=stage_steps, seed=work.seed, progress_fn=report
   )
 
