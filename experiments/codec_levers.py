@@ -82,15 +82,15 @@ def prefixes(stages, layers: int, image) -> list[tuple[int, float]]:
   """(bytes, dB at 8 bits) of what can be drawn when each layer of a file is whole."""
   import jax.numpy as jnp
 
-  from gaussjax.gjx import container, search
+  from gaussjax.gjx import container, packing
   from gaussjax.quality import metrics
 
-  data = search.pack(stages.gaussians, stages.steps, layers=layers)
+  data = packing.pack(stages.gaussians, stages.steps, layers=layers)
   drawn, end = [], len(container.SIGNATURE)
   for name, size in container.read(data).sizes:
     end += size
     if name.startswith("layer"):
-      picture = search.at_8_bits(search.decode(data[:end], partial=True)[0])
+      picture = packing.at_8_bits(packing.decode(data[:end], partial=True)[0])
       drawn.append((end, float(metrics.psnr(jnp.asarray(picture), image))))
   return drawn
 

@@ -19,8 +19,8 @@ from .fitting.checkpoints import Checkpoint as Checkpoint
 from .fitting.recipes import Recipe as Recipe, fit as fit
 from .gjx.imageio_plugin import read as read, register_imageio as register_imageio, write as write
 from .gjx.search import decode as decode, encode as encode
-from .image_io import read_image as read_image, write_image as write_image
 from .gjx.store import load as load, save as save
+from .image_io import read_image as read_image, write_image as write_image
 from .rendering.renderer import render as render
 from .types import (
   Canvas as Canvas,

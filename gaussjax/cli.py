@@ -358,7 +358,7 @@ def _asked(arguments: argparse.Namespace, height: int, width: int) -> str:
 
 def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
   """(the file, its figures)."""
-  from gaussjax.gjx import search
+  from gaussjax.gjx import packing
   from gaussjax.quality import metrics
 
   data = _input(source)
@@ -371,7 +371,7 @@ def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tu
     raise ValueError(f"{source}: {_asked(arguments, *image.shape[:2])}{error}") from error
   seconds = time.monotonic() - began
   gaussians, header = gaussjax.decode(encoded)
-  decoded = search.at_8_bits(gaussians)
+  decoded = packing.at_8_bits(gaussians)
   pixels = header.height * header.width
   return encoded, {
     "bytes": len(encoded),
@@ -394,11 +394,11 @@ def _decode(arguments: argparse.Namespace) -> None:
     raise ValueError("got --zoom and a size, expected one of the two")
   _check_output(arguments.output, arguments, PICTURE_SUFFIXES, arguments.input)
   gaussjax = _start()
-  from gaussjax.gjx import container, search
+  from gaussjax.gjx import container, packing
 
   with _named(arguments.input):
     contents = container.read(_input(arguments.input), partial=arguments.partial)
-    gaussians = search.gaussians_of(contents)
+    gaussians = packing.gaussians_of(contents)
   view, height, width = _size(arguments, gaussians.canvas, gaussians.colors.shape[1])
   picture = gaussjax.render(gaussians, height, width, viewport=view)
   _output(arguments.output, _picture_bytes(arguments.output, picture, contents.metadata))
@@ -456,12 +456,12 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _picture(gaussjax: Any, path: str) -> Any:
   """`[H, W, C]` in [0, 1] of a picture or a `.gjx` file, at 8 bits in the latter case."""
-  from gaussjax.gjx import container, search
+  from gaussjax.gjx import container, packing
 
   data = _input(path)
   if data.startswith(container.SIGNATURE):
     with _named(path):
-      return search.at_8_bits(gaussjax.decode(data)[0])
+      return packing.at_8_bits(gaussjax.decode(data)[0])
   return gaussjax.read_image(data, name=path, report_fn=lambda line: _tell(f"{path}: {line}"))
 
 

@@ -6,8 +6,8 @@ upwards, low-pass filtered downwards (elliptical weighted average; Zwicker et al
 """
 
 import functools
-from collections.abc import Callable, Sequence
 import numbers
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax

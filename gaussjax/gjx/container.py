@@ -22,6 +22,8 @@ HEADER, LAYER = ord("H"), ord("L")
 METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
 
 FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
+CUTOFFS = FIXED // 2, 8 * FIXED
+FLOORS = FIXED // 50, 4 * FIXED
 HEADER_FORMAT = ">BBIIBBBHH4B"
 MAX_LAYERS = 4
 
@@ -62,10 +64,8 @@ class Contents(NamedTuple):
 
 
 def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None = None) -> bytes:
-  """The whole file; each layer is sorted. Raises ValueError for unknown metadata."""
-  unknown = set(metadata or {}) - set(METADATA)
-  if unknown:
-    raise ValueError(f"got metadata {', '.join(sorted(unknown))}, expected some of {', '.join(METADATA)}")
+  """The whole file; each layer is sorted. Raises ValueError for metadata that `check_metadata` refuses."""
+  check_metadata(metadata or {})
   fixed = (header.blend, header.cutoff, header.floor)
   size = (header.height, header.width, header.channels)
   head = struct.pack(HEADER_FORMAT, VERSION, VERSION, *size, header.layers, *fixed, *header.steps)
@@ -75,6 +75,19 @@ def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None
   parts += [chunk(LAYER, data) for data in _layer_bytes(header, layers)]
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
+
+
+def check_metadata(metadata: dict[str, bytes]) -> None:
+  """Raises ValueError for kinds of metadata that a file does not keep, and for what is not bytes or too many."""
+  unknown = set(metadata) - set(METADATA)
+  if unknown:
+    raise ValueError(f"got metadata {', '.join(sorted(map(str, unknown)))}, expected some of {', '.join(METADATA)}")
+  for name, data in metadata.items():
+    if not isinstance(data, bytes):
+      raise ValueError(f"got metadata {name} of type {type(data).__name__}, expected bytes")
+  total, most = sum(map(len, metadata.values())), LIMITS.file_bytes // 2  # the rest is for the Gaussians
+  if total > most:
+    raise ValueError(f"got {total:,} bytes of metadata, expected at most {most:,}")
 
 
 def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
@@ -188,9 +201,9 @@ def _header(body: bytes, limits: Limits) -> Header:
     ("pixels", height * width, 1, limits.pixels),
     ("channels", channels, 1, contexts.MAX_CHANNELS),
     ("layers", layers, 1, MAX_LAYERS),
-    ("blend", blend, 0, max(blends.BY_CODE)),
-    ("cutoff", cutoff, FIXED // 2, 8 * FIXED),
-    ("floor", floor, FIXED // 50, 4 * FIXED),
+    ("blend", blend, 0, len(blends.BY_CODE) - 1),
+    ("cutoff", cutoff, *CUTOFFS),
+    ("floor", floor, *FLOORS),
   ]
   for name, value, low, high in in_range:
     if not low <= value <= high:

@@ -18,7 +18,7 @@ from gaussjax.types import Array, Canvas, Euler, Gaussians
 
 # Steps are powers of 2^(1/8), stored in a byte: 2^(code / 8 - 16).
 FRACTIONS = tuple(round(2**16 * 2 ** (i / 8)) for i in range(8))  # 2^(i / 8) in 1 / 2^16
-STEP_ZERO = 128
+STEP_ZERO = 128  # the code of a step of 1
 
 SPLIT = 3  # a position's square cell is divided into 4^SPLIT parts, their shape that of the Gaussian
 PARTS = 4**SPLIT

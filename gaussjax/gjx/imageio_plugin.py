@@ -11,7 +11,7 @@ from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import files, image_io
-from gaussjax.gjx import container, search
+from gaussjax.gjx import container, packing, search
 from gaussjax.rendering import renderer
 from gaussjax.types import Gaussians
 
@@ -24,7 +24,7 @@ def read(path: str | os.PathLike, *, partial: bool = False) -> tuple[Gaussians, 
   if not path.is_file():
     raise ValueError(f"got {path}, which is not a file; expected a {SUFFIX} file")
   with path.open("rb") as file:
-    return search.decode(file.read(container.LIMITS.file_bytes + 1), partial=partial)
+    return packing.decode(file.read(container.LIMITS.file_bytes + 1), partial=partial)
 
 
 def write(path: str | os.PathLike, image: ArrayLike, **options: Any) -> bytes:
@@ -61,7 +61,7 @@ class Plugin(PluginV3):
     """`[H, W, C]`, or `[H, W]` of one channel. Raises ValueError for an index other than 0."""
     if index not in (0, None, Ellipsis):
       raise ValueError(f"got index {index}, expected 0: a .gjx file holds one picture")
-    gaussians, _ = search.decode(self._data)
+    gaussians, _ = packing.decode(self._data)
     pixels = image_io.as_uint8(renderer.render(gaussians, height, width))
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 

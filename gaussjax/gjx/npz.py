@@ -15,9 +15,6 @@ from gaussjax.types import Canvas, Cholesky, Euler, Gaussians, LogCholesky
 
 VERSION = 1
 SHAPES: dict[str, Any] = {kind.__name__: kind for kind in (Euler, Cholesky, LogCholesky)}
-BLENDS = {
-  blend.__name__: blend for blend in (blends.weighted_average, blends.accumulated_sum, blends.alpha_composite)
-}
 CANVAS = ("height", "width", "cutoff", "floor")  # those of its fields that a header has
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 # Pixels and colours, and the exponentials of what is a logarithm: a determinant is the product of four lengths,
@@ -72,7 +69,7 @@ def loads(data: bytes) -> Gaussians:
 
 def _assembled(header: dict[str, Any], arrays: dict[str, NDArray]) -> Gaussians:
   """The set, of numpy's arrays, unchecked. Raises ValueError, KeyError or TypeError if it has not these parts."""
-  kind, blend = _known("shape", header, SHAPES), _known("blend", header, BLENDS)
+  kind, blend = _known("shape", header, SHAPES), _known("blend", header, blends.BLENDS)
   expected = ("means", "colors", "background", *kind._fields)
   if arrays.keys() - {"log_weights"} != set(expected):
     names = ", ".join(sorted(arrays))[:200]
@@ -90,11 +87,12 @@ def _known(field: str, header: dict[str, Any], table: dict[str, Any]) -> Any:
 
 
 def _blend_name(blend: Any) -> str:
-  for name, known in BLENDS.items():
-    if known is blend:
-      return name
-  found = getattr(blend, "__name__", type(blend).__name__)
-  raise ValueError(f"got the blend {found}, expected one of {', '.join(BLENDS)}")
+  name = blends.checked(blend).name
+  if blends.BLENDS.get(name) != blend:
+    raise ValueError(
+      f"got the blend {name}, expected one of {', '.join(blends.BLENDS)}: archives hold no functions"
+    )
+  return name
 
 
 def _arrays(gaussians: Gaussians) -> dict[str, Any]:

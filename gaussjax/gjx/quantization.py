@@ -8,12 +8,13 @@ the geometry.
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gaussjax import geometry
 from gaussjax.fitting import loop, optimizers, recipes
 from gaussjax.gjx import contexts, grids, rate
 from gaussjax.gjx.grids import Codes, Steps
@@ -29,11 +30,19 @@ STAGE_RATE = 0.003  # learning rate of the colours in a stage
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
-def finest(height: int, width: int) -> Steps:
-  """Steps below which numbers do not fit: 32 bits of `grids.quantize`, and the cells of a picture of this size."""
-  side = (1 + 2 * grids.MARGIN) * max(height, width) / (contexts.MAX_CELL - 1)
+FINEST = Steps(position=80, log_scale=64, turn=208, color=48)  # with finer ones `grids.quantize` leaves its 32 bits
+
+
+def finest(gaussians: Gaussians) -> Steps:
+  """Steps below which a set's numbers do not fit: the cells of a picture of its size, the codes of its colours."""
+  canvas = geometry.canvas_of(gaussians)
+  side = (1 + 2 * grids.MARGIN) * max(canvas.height, canvas.width) / (contexts.MAX_CELL - 1)
   position = grids.code_of(side / 2**grids.SPLIT) + 1
-  return Steps(position=max(80, position), log_scale=64, turn=208, color=48)
+  codes = codes_of(gaussians, FINEST._replace(position=max(FINEST.position, position), color=grids.STEP_ZERO))
+  # Half of what a code may be, since quantisation goes on with the colours.
+  spare = 2 * int(np.abs(codes.colors).max()) + 1
+  color = math.ceil(grids.STEP_ZERO + 8 * math.log2(spare / contexts.MAX_COLOR_CODE))
+  return FINEST._replace(position=max(FINEST.position, position), color=max(FINEST.color, color))
 
 
 def coarser(steps: Steps, times: int, least: Steps) -> Steps:
@@ -52,15 +61,15 @@ _SEARCHED = {"position": (156, 2), "log_scale": (136, 2), "turn": (136, 1), "col
 _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
 
 
-def balanced_steps(fitted: Gaussians, target: Array) -> Steps:
-  """Steps with which each number of a Gaussian adds EXCESS to the squared error, field by field."""
+def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None) -> Steps:
+  """Steps with which each number of a Gaussian adds EXCESS of the squared `error`, that of the set if None."""
   neighbors = renderer.allocate(fitted)
 
   def squared_error(gaussians: Gaussians) -> float:
     return float(_squared_error(gaussians, renderer.allocate(gaussians, like=neighbors), target))
 
-  base = squared_error(fitted)
-  found, least = {}, finest(*target.shape[:2])
+  base = squared_error(fitted) if error is None else error
+  found, least = {}, finest(fitted)
   for name, (coarse, numbers) in _SEARCHED.items():
     others = least._replace(log_scale=_FINE_FOR_TURN) if name == "turn" else least
     quantized = lambda code, others=others, name=name: nearest(fitted, others._replace(**{name: code}))
@@ -90,12 +99,37 @@ def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
 @jax.jit
 def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
   rasterizer = renderer.rasterizer(gaussians, neighbors)
-  return metrics.mse(blends.picture(gaussians, rasterizer), target)
+  return metrics.mse(blends.picture(gaussians, rasterizer), jnp.clip(target, 0, 1))
 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:
   """dB of a set at its fitted size against `target` `[H, W, C]`, of floats, not of 8 bits."""
   return -10 * math.log10(max(float(_squared_error(gaussians, renderer.allocate(gaussians), target)), 1e-12))
+
+
+Loss = Callable[[Array, Array], Array]  # (prediction, target) -> []
+
+
+class Quantizer(Protocol):
+  """How a fitted set comes onto the grids of a file. A file holds the nearest codes of what it returns."""
+
+  def __call__(
+    self,
+    fitted: Gaussians,
+    target: Array,
+    steps: Steps,
+    *,
+    stage_steps: int,
+    seed: int,
+    loss: Loss,
+    progress_fn: Callable[[int, int], None],
+  ) -> Gaussians:
+    """A set near the grids of `steps` that looks as like `target` `[H, W, C]` as may be by `loss`.
+
+    `fitted` has Euler shapes and no log-weights, and so has the result. `stage_steps` is the time that it may
+    take, `seed` is for what it draws by lot, and `progress_fn` receives (steps done, steps in all).
+    """
+    ...
 
 
 def incremental(
@@ -105,15 +139,16 @@ def incremental(
   *,
   stage_steps: int,
   seed: int = 0,
+  loss: Loss = losses.l2,
   progress_fn: Callable[[int, int], None] = lambda done, total: None,
 ) -> Gaussians:
-  """The set on the grids of `steps`, share after share, so that the rest can make good what that costs.
+  """A Quantizer: onto the grids share after share, so that the rest can make good what that costs.
 
   `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says whose turn is when.
   """
   grid = grids.grid(steps)
   height, width, _ = target.shape
-  fitter, count = _stage_fitter(height, width), len(fitted.means)
+  fitter, count = _stage_fitter(height, width, loss), len(fitted.means)
   rank = jax.random.permutation(jax.random.key(seed), count)
   state = fitter.init(fitted)
   nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
@@ -160,7 +195,7 @@ def _choose(mask: Array, first: Array, second: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=16)  # the same functions again, so that jit finds its programs
-def _stage_fitter(height: int, width: int) -> loop.Fitter:
+def _stage_fitter(height: int, width: int, loss: Loss) -> loop.Fitter:
   """The descent in which what is on the grid has no gradient."""
 
   def loss_fn(params: Gaussians, neighbors: renderer.Neighbors, target: tuple[Array, _Shares, grids.Grid]) -> Array:
@@ -170,8 +205,8 @@ def _stage_fitter(height: int, width: int) -> loop.Fitter:
     params = params._replace(
       means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
     )
-    loss = losses.l2(blends.picture(params, renderer.rasterizer(params, neighbors)), image)
-    return rate.lagrangian(loss, params, grid)
+    distortion = loss(blends.picture(params, renderer.rasterizer(params, neighbors)), image)
+    return rate.lagrangian(distortion, params, grid)
 
   rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE), height, width)
   schedule = functools.partial(optimizers.cosine, final=0.1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gaussjax import files
 from gaussjax.errors import FormatError
-from gaussjax.gjx import container, npz, search
+from gaussjax.gjx import container, npz, packing, search
 from gaussjax.types import Gaussians
 
 SUFFIXES = (".npz", ".gjx")
@@ -26,7 +26,7 @@ def load(path: str | os.PathLike) -> Gaussians:
   suffix = _suffix(path)
   data = files.read_bytes(path, most=container.LIMITS.file_bytes if suffix == ".gjx" else files.MOST_BYTES)
   try:
-    return npz.loads(data) if suffix == ".npz" else search.decode(data)[0]
+    return npz.loads(data) if suffix == ".npz" else packing.decode(data)[0]
   except FormatError as error:
     what = "not Gaussians written by save" if suffix == ".npz" else "not a .gjx file that can be read"
     raise FormatError(f"{path}: {what} ({error})") from error

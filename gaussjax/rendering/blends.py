@@ -63,7 +63,7 @@ alpha_composite = Blend("alpha_composite", _alpha_composite, ordered=True)
 
 # The one table, by name: for files, flags and messages.
 BLENDS = {blend.name: blend for blend in (weighted_average, accumulated_sum, alpha_composite)}
-BY_CODE = {blend.code: blend for blend in BLENDS.values() if blend.code is not None}
+BY_CODE: dict[int | None, Blend] = {blend.code: blend for blend in BLENDS.values() if blend.code is not None}
 
 
 def checked(blend: Any) -> Blend:

@@ -1,0 +1,212 @@
+"""What every search for a file shares: what is asked of it, the time it may take, and a set's way into bytes."""
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussjax.fitting import optimizers, recipes
+from gaussjax.gjx import container, contexts, packing, quantization, rate
+from gaussjax.gjx.grids import Steps
+from gaussjax.quality import metrics
+from gaussjax.types import Array, Gaussians
+
+# No log-weights, which the format does not have. Many Gaussians of a short fit are new, so moments soon forget.
+RECIPE = recipes.Recipe(
+  recipes.multi_scale,
+  objective=rate.lagrangian,
+  optimizer=functools.partial(optimizers.adam, b2=0.95, most_turn=optimizers.MOST_TURN),
+)
+
+
+class Effort(NamedTuple):
+  """How long an encoding takes, and what it is made of: the parts may be a user's own. Hashable.
+
+  The recipe's blend must have a code in files (`Blend.code`), its sets no log-weights.
+  """
+
+  steps: int  # of a fit, in place of the recipe's
+  stage_steps: int  # of each stage of quantisation
+  recipe: recipes.Recipe = RECIPE
+  quantizer: quantization.Quantizer = quantization.incremental
+
+
+EFFORTS = tuple(
+  Effort(steps, stage_steps)
+  for steps, stage_steps in (
+    (60, 8),
+    (100, 10),
+    (150, 15),
+    (250, 20),
+    (400, 30),
+    (1000, 40),
+    (1500, 60),
+    (2500, 80),
+    (4000, 100),
+    (8000, 150),
+  )
+)
+DEFAULT_EFFORT = 4
+DEFAULT_QUALITY = 50.0
+MOST_PSNR = 99.0  # dB: all but the same 8 bits in every pixel
+
+FRAME = 70  # bytes of a file of at most three channels that are not its Gaussians', but for the background's, about
+
+FALL = 0.92  # the squared error falls by this power of N, measured
+
+# Times that balanced steps are made coarser, one step after another: three octaves finer to seven coarser.
+FINER, COARSER = -96, 224
+
+Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
+
+
+class Goal(NamedTuple):
+  """What is asked of a file: a size, or a PSNR, or else a quality."""
+
+  size: int | None = None  # bytes, not to be exceeded
+  psnr: float | None = None  # dB at 8 bits, to be reached
+  quality: float = DEFAULT_QUALITY  # 0 to 100
+
+
+class Work(NamedTuple):
+  """What the search for a file does not change."""
+
+  image: NDArray  # [H, W, C] float32, what is to be drawn
+  effort: Effort
+  layers: int
+  seed: int
+  metadata: dict[str, bytes]
+  progress_fn: Progress
+
+  @property
+  def target(self) -> Array:
+    """The image on the device."""
+    return jnp.asarray(self.image)
+
+  @property
+  def pixels(self) -> int:
+    """H W."""
+    return self.image.shape[0] * self.image.shape[1]
+
+
+def quantized(work: Work, fitted: Gaussians, steps: Steps) -> Gaussians:
+  """The set on the grids of `steps`, by the quantizer of the effort."""
+  effort, report = work.effort, functools.partial(work.progress_fn, "quantise")
+  return effort.quantizer(
+    fitted,
+    work.target,
+    steps,
+    stage_steps=effort.stage_steps,
+    seed=work.seed,
+    loss=effort.recipe.loss,
+    progress_fn=report,
+  )
+
+
+def file(work: Work, gaussians: Gaussians, steps: Steps) -> bytes:
+  """The bytes of a set."""
+  return packing.pack(gaussians, steps, layers=work.layers, metadata=work.metadata)
+
+
+def frame(work: Work) -> float:
+  """Bytes of a file that are not its Gaussians', about."""
+  channels = work.image.shape[2]
+  predictors = max(0, channels - 3) * (contexts.CENTER_BITS + 2 * contexts.SHARE_BITS) / 8
+  return FRAME + 2 * channels + predictors + sum(len(data) + 10 for data in work.metadata.values())
+
+
+def reached(work: Work, data: bytes) -> float:
+  """dB of a file's picture at 8 bits."""
+  picture = packing.at_8_bits(packing.decode(data)[0])
+  return float(metrics.psnr(jnp.asarray(picture), jnp.clip(work.target, 0, 1)))
+
+
+def check_reachable(psnr: float, image: NDArray) -> None:
+  """Raises ValueError for a goal in dB that no picture of 8 bits can reach."""
+  most = most_psnr(image)
+  if psnr > most:
+    raise ValueError(
+      f"got target_psnr={psnr:g}, expected at most {most:.1f}: 8 bits come no nearer to this picture"
+    )
+
+
+def most_psnr(image: NDArray) -> float:
+  """dB that 8 bits can reach of an image `[H, W, C]`, at most MOST_PSNR."""
+  visible = np.clip(image, 0, 1)
+  error = float(np.mean(np.square(np.round(visible * 255) / 255 - visible, dtype=np.float64)))
+  return min(MOST_PSNR, -10 * math.log10(max(error, 1e-12)))
+
+
+def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) -> Steps:
+  """The finest steps, coarser or finer than the `balanced` ones, with which the nearest codes take `most` bytes.
+
+  Or the coarsest that are tried.
+  """
+  least = quantization.finest(fitted)
+  low, high = FINER, COARSER
+  while high - low > 1:
+    middle = (low + high) // 2
+    fits = len(file(work, fitted, quantization.coarser(balanced, middle, least))) <= most
+    low, high = (low, middle) if fits else (middle, high)
+  return quantization.coarser(balanced, high, least)
+
+
+def goal(
+  pixels: int, *, quality: float | None, bpp: float | None, size: int | None, target_psnr: float | None
+) -> Goal:
+  """What the arguments of an encoding ask for. Raises ValueError for what makes no sense."""
+  goals = {"quality": quality, "bpp": bpp, "size": size, "target_psnr": target_psnr}
+  given = [name for name, value in goals.items() if value is not None]
+  if len(given) > 1:
+    raise ValueError(f"got {' and '.join(given)}, expected at most one of {', '.join(goals)}")
+  if bpp is not None:
+    bits = min(number("bpp", bpp, above=0), 8.0 * container.LIMITS.file_bytes) * pixels
+    return Goal(size=math.floor(bits / 8))
+  if size is not None:
+    return Goal(size=integer("size", size, 1))
+  if target_psnr is not None:
+    return Goal(psnr=number("target_psnr", target_psnr, above=0))
+  asked = number("quality", DEFAULT_QUALITY if quality is None else quality)
+  if not 0 <= asked <= 100:
+    raise ValueError(f"got quality={asked:g}, expected 0 to 100")
+  return Goal(quality=asked)
+
+
+def effort_of(effort: int | Effort) -> Effort:
+  """One of EFFORTS, or the Effort itself. Raises ValueError for one that cannot make a file."""
+  if not isinstance(effort, Effort):
+    return EFFORTS[integer("effort", effort, 0, len(EFFORTS) - 1)]
+  integer("effort.steps", effort.steps, 1)
+  integer("effort.stage_steps", effort.stage_steps, 1)
+  if effort.recipe.weighted:
+    raise ValueError("got a recipe with weighted=True, expected weighted=False: the format holds no log-weights")
+  packing.blend_code(effort.recipe.blend)
+  return effort
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+  """An argument that is a whole number of any type but bool. Raises ValueError for others, or out of range."""
+  try:
+    found = None if isinstance(value, bool | np.bool_) else operator.index(value)
+  except TypeError:
+    found = None
+  if found is None or found < low or (high is not None and found > high):
+    range_ = f"from {low} to {high}" if high is not None else f"of at least {low}"
+    raise ValueError(f"got {name}={value!r:.60}, expected an integer {range_}")
+  return found
+
+
+def number(name: str, value: Any, above: float = -math.inf) -> float:
+  """An argument that is a finite number of any type but bool. Raises ValueError for others."""
+  try:
+    found = math.nan if isinstance(value, bool | np.bool_ | str) else float(value)
+  except (TypeError, ValueError, OverflowError):
+    found = math.nan
+  if not math.isfinite(found) or found <= above:
+    raise ValueError(f"got {name}={value!r:.60}, expected a finite number{f' above {above:g}' * (above == 0)}")
+  return found
