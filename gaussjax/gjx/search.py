@@ -30,11 +30,14 @@ SLOPE_AT_50 = 3.4e-7  # squared error a Gaussian of a 768 x 512 picture at quali
 KODAK_PIXELS = 768 * 512
 PILOT_GAUSSIANS, PILOT_STEPS = 400, 60
 MAX_FITS = 4  # for a target in dB, or where the power law does not hold
-LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate
+LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate; 1 up to FEW of them
+FEW = 256
+SMALL = 128 * 128  # pixels: smaller pictures are seen enlarged
 # A fit whose squared error is so many times what the power law lets expect is too poor, and N sought anew by what
 # fits reached; their own power is held within bounds. A bound on what more Gaussians bring: so many times that.
-POORER = 1.6
+POORER = 2.0
 FLATTEST, STEEPEST = 0.3, 3.0
+NEAR = 0.5  # octaves of N within which a fit is not worth another
 SURPRISE = 1.5
 FAR = 32  # times a pilot's N: beyond, the power law is asked again on the way
 
@@ -54,10 +57,11 @@ def encode(
 ) -> bytes:
   """An image `[H, W, C]` (as for `fit`), or a fitted set, as the bytes of a `.gjx` file.
 
-  At most one of: `quality`, 0 to 100, the same worth of a bit in every image (default 50); `bpp`, bits a pixel, or
-  `size`, bytes, neither exceeded; `target_psnr`, dB, of the decoded picture at 8 bits, reached. `effort` 0 to 9 is
-  time, or an Effort with parts of your own. `layers`, 1 to 4, are Gaussians by size: a file that is cut off is
-  drawn from those that are whole.
+  At most one of: `quality`, 0 to 100, the same worth of a bit in every image (default 50), that is by how much it
+  lowers the squared error, summed over the picture: in those of less than 128 x 128 pixels, which are seen
+  enlarged, less will do, with the side; `bpp`, bits a pixel, or `size`, bytes, neither exceeded; `target_psnr`, dB,
+  of the decoded picture at 8 bits, reached. `effort` 0 to 9 is time, or an Effort with parts of your own. `layers`,
+  1 to 4, are Gaussians by size: a file that is cut off is drawn from those that are whole.
 
   Of a set all Gaussians that a pixel sees are kept, and the goals are about its own picture: `target_psnr` is how
   near the file comes to it, `quality` likewise, 40 dB at 50 and more for a set that is dense.
@@ -173,21 +177,26 @@ def _to_quality(work: Work, quality: float) -> bytes:
   N is by the power law through the pilot. Where a fit turns out to be much poorer than that (small pictures, flat
   ones, drawings), N is sought by what fits reached: the file whose error and cost together are least.
   """
-  worth = SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / work.pixels
+  worth = _worth(work.pixels, quality)
   count, psnr = _pilot(work)
   law = _Law(count, _error(psnr), FALL)
   fits = dict[int, _Packed]()
   for _ in range(MAX_FITS):
     count = _count_of_table(law.best_count(worth), work)
-    if count in fits:
+    if fits and min(abs(math.log2(count / fitted)) for fitted in fits) < NEAR:
       break
     fits[count] = _packed(work, count)
     found = _error(fits[count].psnr)
-    if found < POORER * law.error_at(count):
+    if found < POORER * max(law.error_at(count), law._replace(fall=FLATTEST).error_at(count)):
       break
     law = law.corrected(count, found)
   cost = lambda count: _error(fits[count].psnr) + worth * count
   return fits[min(fits, key=cost)].data
+
+
+def _worth(pixels: int, quality: float) -> float:
+  """The squared error, a mean over the picture, that one more Gaussian must save at least."""
+  return SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels * math.sqrt(min(1.0, pixels / SMALL))
 
 
 class _Law(NamedTuple):
@@ -255,7 +264,7 @@ def _count_of_table(count: float, work: Work) -> int:
 
 
 def _most(work: Work) -> int:
-  return min(max(1, work.pixels // LEAST_PIXELS), container.LIMITS.gaussians)
+  return min(max(work.pixels // LEAST_PIXELS, min(work.pixels, FEW)), container.LIMITS.gaussians)
 
 
 def _pilot(work: Work) -> tuple[int, float]:
