@@ -2,43 +2,61 @@
 
 Exits 1 if anything falls short, 3 if it cannot be measured on this machine.
 
-  python -m experiments.acceptance --stage=v1     about 2 minutes on 2 CPU cores
+  python -m experiments.acceptance --stage=plain_fit     about 2 minutes on 2 CPU cores
 
---stage=v1: on two patterns and the shipped photograph, seeds 0 to 4: one pass of 100 steps gains enough PSNR, the
-gradients match finite differences, no scale collapses, the image stays covered, the loss goes down.
---stage=v2: ten passes against one. --stage=v3: density control, in dB and in Gaussians. --stage=v4: the start, in
-time to a PSNR. --stage=v6: the perceptual mix against L2. --stage=v7: files at a tenth of
-the size, and the cost of rounding. --stage=v8: the three shapes, also under stress. Each of
-these takes --images, a file or a folder; without it the shipped photograph. v2, v3, v4, v6 and v8 keep the rows of
-their fits in experiments/results/acceptance.jsonl, v7 those of its files beside it, and go on where they stopped.
---stage=v5: 1,000 frames a second at 768 x 512 with 10,000 Gaussians, on a GPU.
+plain_fit (v1): on two patterns and the shipped photograph, seeds 0 to 4: one pass of 100 steps gains enough
+  PSNR, the gradients match finite differences, no scale collapses, the image stays covered, the loss goes
+  down.
+passes (v2): ten passes against one.
+density_control (v3): what it is worth, in dB and in Gaussians.
+start (v4): what it is worth, in time to a PSNR.
+frame_rate (v5): 1,000 frames a second at 768 x 512 with 10,000 Gaussians, on a GPU.
+perceptual_loss (v6): the perceptual mix against L2.
+files (v7): files at a tenth of the size, and the cost of rounding.
+shapes (v8): the three shapes, also under stress.
+
+All but plain_fit and frame_rate take --images, a file or a folder; without it the shipped photograph. They
+keep the rows of their fits in experiments/results/acceptance.jsonl, files those of its files beside it, go on
+where they stopped, and say which commits the rows are of; --fresh measures again what is of another commit.
 """
 
 import importlib
 
 from absl import flags
 
-from experiments import runner
+from experiments import rowfile, runner
 
 FLAGS = flags.FLAGS
-STAGES = ("v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8")
-OWN_IMAGES = ("v1", "v5")
+STAGES = {
+  "v1": "plain_fit",
+  "v2": "passes",
+  "v3": "density_control",
+  "v4": "start",
+  "v5": "frame_rate",
+  "v6": "perceptual_loss",
+  "v7": "files",
+  "v8": "shapes",
+}
+OWN_IMAGES = ("plain_fit", "frame_rate")
 
 
 def define_flags() -> None:
   """The flags of this runner."""
-  flags.DEFINE_enum("stage", None, list(STAGES), "Which stage to measure.", required=True)
+  names = [*STAGES.values(), *STAGES]
+  flags.DEFINE_enum("stage", None, names, "Which stage to measure; v1 to v8 are other names.", required=True)
   flags.DEFINE_string("images", None, "An image file or a folder, for the stages that take one.")
+  flags.DEFINE_bool("fresh", False, "Measure again what was measured on another commit.")
 
 
 def main() -> int:
   """Runs the stage and prints its table."""
   import gaussjax
 
-  stage = importlib.import_module(f"experiments.stages.{FLAGS.stage}")
+  name, source = STAGES.get(FLAGS.stage, FLAGS.stage), rowfile.source(fresh=FLAGS.fresh)
+  stage = importlib.import_module(f"experiments.stages.{name}")
   try:
-    if FLAGS.stage not in OWN_IMAGES:
-      criteria = stage.measure(runner.image_files(FLAGS.images or runner.PHOTOGRAPH))
+    if name not in OWN_IMAGES:
+      criteria = stage.measure(runner.image_files(FLAGS.images or runner.PHOTOGRAPH), source)
     elif FLAGS.images is None:
       criteria = stage.measure()
     else:
@@ -49,7 +67,9 @@ def main() -> int:
   rows = [(c.name, c.measured, c.required, "met" if c.met else "MISSED") for c in criteria]
   print(gaussjax.report.table(rows, ("criterion", "measured", "required", "")))
   missed = sum(not c.met for c in criteria)
-  print(f"{FLAGS.stage}: {len(criteria) - missed} of {len(criteria)} criteria met")
+  print(f"{name}: {len(criteria) - missed} of {len(criteria)} criteria met")
+  if source.commits:
+    print(rowfile.commits(source.commits))
   return 1 if missed else 0
 
 

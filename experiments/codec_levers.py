@@ -2,9 +2,10 @@
 
   python -m experiments.codec_levers --images=DIR --num_gaussians=3000 --name=codec_levers
 
-keeps a row for each image in experiments/results/NAME.jsonl, goes on where it stopped, prints the table and draws
-NAME.png. `plain` is without the lever: positions in any order, all angles alike, the other fields by the entropy of
-their own histogram (whose table a file would have to hold besides); the nearest codes at once.
+keeps a row for each image in experiments/results/NAME.jsonl, goes on where it stopped (with --fresh rows of
+another commit are measured again), prints the table and the commits of its rows, and draws NAME.png. `plain`
+is without the lever: positions in any order, all angles alike, the other fields by the entropy of their own
+histogram (whose table a file would have to hold besides); rounding to the nearest codes at once.
 The second table is of the same fit in files of one to four layers: their sizes, and the PSNR of each prefix.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import rate_distortion, rowfile, runner
+from experiments import rowfile, runner
 
 FLAGS = flags.FLAGS
 KODAK = rowfile.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
@@ -28,6 +29,7 @@ def define_flags() -> None:
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   flags.DEFINE_integer("num_gaussians", 3000, "N.", lower_bound=1)
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  flags.DEFINE_bool("fresh", False, "Measure again what was measured on another commit.")
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
 
@@ -37,24 +39,21 @@ def main() -> int:
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
   rows: list[rowfile.Row] = []
+  source = rowfile.source(fresh=FLAGS.fresh)
   with runner.interruptible() as requested:
     for image in runner.image_files(FLAGS.images):
       if requested():
         raise runner.InterruptedFitError(f"{len(rows)} rows done; the same command goes on from here")
-      rows.append(row_of(path, image, FLAGS.num_gaussians, FLAGS.effort))
+      rows.append(row_of(path, image, FLAGS.num_gaussians, FLAGS.effort, source))
+  print(rowfile.commits(source.commits))
   summarise(rows, path.with_suffix(".png"))
   return 0
 
 
-def row_of(path: Path, image: Path, num_gaussians: int, effort: int) -> rowfile.Row:
+def row_of(path: Path, image: Path, num_gaussians: int, effort: int, rows: rowfile.Source) -> rowfile.Row:
   """The row of an image, from the file or measured now and appended to it."""
-  wanted = {
-    "image": image.name,
-    "num_gaussians": num_gaussians,
-    "effort": effort,
-    "encoder": rate_distortion.encoder(effort),
-  }
-  return rowfile.kept(path, wanted, lambda: measure(image, num_gaussians, effort))
+  wanted = {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
+  return rowfile.kept(path, wanted, lambda: measure(image, num_gaussians, effort), rows)
 
 
 def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:

@@ -18,6 +18,8 @@ BLENDS = ("weighted_average", "accumulated_sum", "alpha_composite")
 PARAMETERIZATIONS = {"euler": "to_euler", "cholesky": "to_cholesky", "log_cholesky": "to_log_cholesky"}
 
 
+# What a checkpoint cannot tell from its arrays: to go on takes the same.
+OF_THE_RECIPE = ("preset", "loss", "init", "density", "blend", "parameterization", "learning_rate")
 INITIALIZERS = ("random", "random_colors", "grid", "gradient_sampled", "structure_tensor", "superpixels")
 
 
@@ -75,6 +77,7 @@ def main() -> int:
     report_progress(record)
 
   checkpoint = runner.checkpoint(FLAGS.out_dir, resume=FLAGS.resume, every_steps=FLAGS.checkpoint_every)
+  checkpoint = checkpoint._replace(label=" ".join(f"--{name}={FLAGS[name].value}" for name in OF_THE_RECIPE))
   with runner.results(FLAGS.out_dir) as folder, runner.interruptible() as requested:
     result = gaussjax.fit(
       image,
@@ -104,7 +107,8 @@ def recipe_from_flags():
   import functools
 
   from gaussjax import geometry
-  from gaussjax.fitting import density, initializers, recipes
+  from gaussjax.contrib import initializers as more_initializers, policies
+  from gaussjax.fitting import density, initializers
   from gaussjax.quality import losses
   from gaussjax.rendering import blends
 
@@ -113,12 +117,12 @@ def recipe_from_flags():
   if FLAGS.init == "random_colors":
     initialize = functools.partial(initializers.random, random_colors=True)
   elif FLAGS.init is not None:
-    initialize = getattr(initializers, FLAGS.init)
-  policies: Any = {None: base.policy, "none": None, "relocate": recipes.RELOCATE, "split": density.split}
+    initialize = getattr(more_initializers if FLAGS.init == "superpixels" else initializers, FLAGS.init)
+  policy: Any = {None: base.policy, "none": None, "relocate": density.relocate, "split": policies.split}
   return base._replace(
     loss=base.loss if FLAGS.loss is None else getattr(losses, FLAGS.loss),
     initialize=initialize,
-    policy=policies[FLAGS.density],
+    policy=policy[FLAGS.density],
     parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),
     blend=getattr(blends, FLAGS.blend),
     learning_rate=base.learning_rate if FLAGS.learning_rate is None else FLAGS.learning_rate,

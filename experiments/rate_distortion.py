@@ -2,9 +2,11 @@
 
   python -m experiments.rate_distortion --images=DIR --name=kodak_rd
 
-appends to experiments/results/NAME.jsonl a row for each image, codec and setting, and goes on where it stopped. At
-the end, or with --summary at once, it prints mean points and BD-rates and draws NAME.png. An image's BD-rate is by
-PCHIP on the logarithm of the rate, from points of LOW to HIGH bits a pixel, over the PSNRs that both reach.
+appends to experiments/results/NAME.jsonl a row for each image, codec and setting, and goes on where it
+stopped; with --fresh rows of another commit are measured again, ours only. At the end, or with --summary at
+once, it prints mean points and BD-rates of the last rows, says which commits those are of, and draws
+NAME.png. An image's BD-rate is by PCHIP on the logarithm of the rate, from points of LOW to HIGH bits a
+pixel, over the PSNRs that both reach.
 """
 
 import io
@@ -42,6 +44,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
+  flags.DEFINE_bool("fresh", False, "Encode again what of ours was measured on another commit.")
   flags.DEFINE_bool("summary", False, "Encode nothing: summarise the rows that are there.")
 
 
@@ -53,55 +56,52 @@ def main() -> int:
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   if not FLAGS.summary:
     path.parent.mkdir(parents=True, exist_ok=True)
-    encode_all(path, runner.image_files(FLAGS.images))
+    encode_all(path, runner.image_files(FLAGS.images), rowfile.source(fresh=FLAGS.fresh))
   # A stage of acceptance keeps rows of other rates here, of some of the images.
-  all_rows = rowfile.read(path)
-  current = of_this_encoder(all_rows)
-  if len(current) < len(all_rows):
-    print(f"{len(all_rows) - len(current)} rows by earlier encoders are left out")
-  rows = [row for row in current if row["setting"] in SETTINGS[row["codec"]]]
+  last = rowfile.latest(rowfile.read(path), ("image", "codec", "setting", "effort"))
+  rows = [row for row in last if row["setting"] in SETTINGS[row["codec"]]]
   if not rows:
     raise ValueError(f"{path} holds no rows; run without --summary first")
   summarise(rows, path.with_suffix(".png"))
   return 0
 
 
-def encode_all(path: Path, images: list[Path]) -> None:
+def encode_all(path: Path, images: list[Path], rows: rowfile.Source) -> None:
   """A row for each image, codec and setting that has none, written as soon as it is measured."""
-  rows = rowfile.read(path)
+  there = rowfile.read(path)
   pairs = [(codec, setting) for codec in FLAGS.codecs for setting in SETTINGS[codec]]
   tasks = [
     (image, codec, setting, FLAGS.effort if codec == OURS else None)
     for image, (codec, setting) in itertools.product(images, pairs)
   ]
-  left = [task for task in tasks if rowfile.find(rows, wanted(*task)) is None]
+  left = [task for task in tasks if rowfile.find(there, wanted(*task), fresh=of_ours(task[1], rows).fresh) is None]
   began = time.monotonic()
   with runner.interruptible() as requested:
     for index, (image, codec, setting, effort) in enumerate(left):
       if requested():
         raise runner.InterruptedFitError(f"{index} of {len(left)} rows done; the same command goes on from here")
-      row = row_of(path, image, codec, setting, effort)
+      row = row_of(path, image, codec, setting, effort, rows)
       eta = (time.monotonic() - began) / (index + 1) * (len(left) - index - 1)
       figures = f"{row['bpp']:.4f} bpp  {row['psnr']:.2f} dB  {row['seconds']:.1f} s"
       print(f"{index + 1}/{len(left)} {image.name} {codec} {setting:g}: {figures}  ETA {eta:.0f} s", flush=True)
 
 
-def row_of(path: Path, image: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
+def row_of(
+  path: Path, image: Path, codec: str, setting: float, effort: int | None, rows: rowfile.Source
+) -> rowfile.Row:
   """The row of an image, codec and setting, from the file or measured now and appended to it."""
-  return rowfile.kept(path, wanted(image, codec, setting, effort), lambda: measure(image, codec, setting, effort))
+  key, made = wanted(image, codec, setting, effort), lambda: measure(image, codec, setting, effort)
+  return rowfile.kept(path, key, made, of_ours(codec, rows))
+
+
+def of_ours(codec: str, rows: rowfile.Source) -> rowfile.Source:
+  """The source for rows of a codec: a commit of ours changes no other's files."""
+  return rows if codec == OURS else rows._replace(fresh=False)
 
 
 def wanted(image: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
-  """What the row of this image, codec and setting has."""
-  row = {"image": image.name, "codec": codec, "setting": setting, "effort": effort}
-  return row if effort is None else row | {"encoder": encoder(effort)}
-
-
-def encoder(effort: int) -> str:
-  """The fingerprint of our encoder as it is."""
-  from gaussjax.gjx import search
-
-  return rowfile.fingerprint(search.describe(effort))
+  """What the row of this image, codec and setting is of."""
+  return {"image": image.name, "codec": codec, "setting": setting, "effort": effort}
 
 
 def measure(path: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
@@ -169,17 +169,13 @@ def bd_rate(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
   return 100 * (math.exp((areas[0] - areas[1]) / (high - low)) - 1)
 
 
-def of_this_encoder(rows: list[rowfile.Row]) -> list[rowfile.Row]:
-  """The rows of other codecs, and of ours those by the encoder as it is."""
-  return [row for row in rows if row["effort"] is None or row.get("encoder") == encoder(row["effort"])]
-
-
 def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   """Prints the mean points and the BD-rates, and draws the curves."""
   from gaussjax import report
 
   labels = sorted({label(row) for row in rows})
   rows = of_common_images(rows)
+  print(rowfile.commits(Counter(rowfile.commit_of(row) for row in rows if row["codec"] == OURS)))
   print(f"{len({row['image'] for row in rows})} images that every codec has all its points of")
   curves = {name: mean_points([row for row in rows if label(row) == name]) for name in labels}
   table = [

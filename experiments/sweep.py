@@ -2,15 +2,17 @@
 
   python -m experiments.sweep --images=DIR --num_gaussians=5000,10000 --variants=balanced,random --name=kodak
 
-appends to experiments/results/NAME.jsonl, and goes on where it stopped: pairs that have a row by the same recipe
-are skipped, and a fit that was interrupted goes on from its checkpoint. At the end, or with --summary at once, it
-prints the tables (means of all images, of the odd and of the even numbered ones; seconds to given PSNRs) and draws
+appends to experiments/results/NAME.jsonl, and goes on where it stopped: pairs that have a row are skipped
+(with --fresh only if it is of this commit), and a fit that was interrupted goes on from its checkpoint. At
+the end, or with --summary at once, it prints the tables of each pair's last row (means of all images, of the
+odd and of the even numbered ones; seconds to given PSNRs), says which commits those are of, and draws
 NAME.png.
 """
 
 import itertools
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +46,7 @@ def define_flags() -> None:
   flags.DEFINE_float("seconds", None, "Instead of steps: as many steps as take about so long.", lower_bound=1)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
+  flags.DEFINE_bool("fresh", False, "Measure again what was measured on another commit.")
   flags.DEFINE_bool("summary", False, "Fit nothing: summarise the rows that are there.")
 
 
@@ -53,7 +56,7 @@ def main() -> int:
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   if not FLAGS.summary:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fit_all(path, images, settings)
+    fit_all(path, images, settings, rowfile.source(fresh=FLAGS.fresh))
   rows = rowfile.read(path)
   if not rows:
     raise ValueError(f"{path} holds no rows; run without --summary first")
@@ -82,29 +85,29 @@ def integers(flag: str, *, least: int) -> list[int]:
   return [int(word) for word in words]
 
 
-def fit_all(path: Path, images: list[Path], settings: list[Setting]) -> None:
+def fit_all(path: Path, images: list[Path], settings: list[Setting], rows: rowfile.Source) -> None:
   """A row for each pair that has none, written as soon as it is measured."""
-  rows = rowfile.read(path)
-  pairs = [pair for pair in itertools.product(images, settings) if rowfile.find(rows, wanted(*pair)) is None]
-  for index, (image, setting) in enumerate(pairs):
-    print(f"{index + 1}/{len(pairs)}: {image.name} {setting}", flush=True)
-    row_of(path, image, setting)
+  there, pairs = rowfile.read(path), itertools.product(images, settings)
+  left = [pair for pair in pairs if rowfile.find(there, wanted(*pair), fresh=rows.fresh) is None]
+  for index, (image, setting) in enumerate(left):
+    print(f"{index + 1}/{len(left)}: {image.name} {setting}", flush=True)
+    row_of(path, image, setting, rows)
 
 
 def wanted(image: Path, setting: Setting) -> rowfile.Row:
-  """What the row of this image and setting has, by the recipe as it is now."""
-  return {"image": image.name, "setting": setting._asdict(), "recipe": fingerprint(setting.variant)}
+  """What the row of this image and setting is of."""
+  return {"image": image.name, "setting": setting._asdict()}
 
 
-def row_of(path: Path, image: Path, setting: Setting) -> rowfile.Row:
+def row_of(path: Path, image: Path, setting: Setting, rows: rowfile.Source) -> rowfile.Row:
   """The row of an image and setting, from the file or fitted now and appended to it."""
-  return rowfile.kept(path, wanted(image, setting), lambda: fitted(path, image, setting))
+  return rowfile.kept(path, wanted(image, setting), lambda: fitted(path, image, setting), rows)
 
 
 def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
-  """The row of a fit, whose checkpoint is beside the rows' file until it is done."""
+  """The row of a fit, whose checkpoint is beside the rows' file until it is done; another commit begins anew."""
   folder = path.parent / f".{path.stem}-checkpoint"
-  fit = "-".join(map(str, (image.stem, *setting, fingerprint(setting.variant))))
+  fit = "-".join(map(str, (image.stem, *setting, rowfile.commit())))
   with runner.interruptible() as requested:
     row = measure(image, setting, folder / fit, requested)
   if row is None:
@@ -117,13 +120,6 @@ def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
   return row
 
 
-def fingerprint(variant: str) -> str:
-  """Of all that a recipe is made of: rows by another recipe of the same name do not count."""
-  from gaussjax.fitting import recipes
-
-  return rowfile.fingerprint(recipes.describe(variants.recipe(variant)))
-
-
 def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Row | None:
   """The row of one fit, or None if it was interrupted."""
   import jax.numpy as jnp
@@ -133,10 +129,8 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
   from gaussjax.quality import metrics
 
   gaussjax.startup.release_programs()
-  image, recipe = gaussjax.read_image(path), variants.recipe(setting.variant)
-  fit = lambda **more: gaussjax.fit(
-    image, num_gaussians=setting.num_gaussians, seed=setting.seed, preset=recipe, **more
-  )
+  image, count, seed = gaussjax.read_image(path), setting.num_gaussians, setting.seed
+  fit = lambda **more: variants.fit(setting.variant, image, num_gaussians=count, seed=seed, **more)
   steps = setting.steps
   if setting.seconds is not None:
     paced = folder.with_suffix(".steps")  # as measured at first, so that a fit that goes on keeps its schedule
@@ -155,14 +149,12 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
   render, target = gaussjax.render(result.gaussians), jnp.asarray(image)
   result.metrics.update(metrics.perceptual(render, target))
   figures = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
-  environment = gaussjax.report.environment()
   return {
     "num_gaussians": len(result.gaussians.means),
     "steps": int(result.state.step),
     "seconds": result.history[-1]["seconds"],
     **figures,
     "curve": thin([(record["step"], record["seconds"], record["psnr"]) for record in result.history]),
-    "environment": environment,
   }
 
 
@@ -180,11 +172,9 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   from gaussjax import report
 
   groups: dict[tuple, list[rowfile.Row]] = {}
-  current = {name: fingerprint(name) for name in {row["setting"]["variant"] for row in rows}}
-  recent = [row for row in rows if row["recipe"] == current[row["setting"]["variant"]]]
-  if len(recent) < len(rows):
-    print(f"{len(rows) - len(recent)} rows by earlier recipes are left out")
-  for row in recent:
+  last = rowfile.latest(rows, ("image", "setting"))
+  print(rowfile.commits(Counter(map(rowfile.commit_of, last))))
+  for row in last:
     setting = Setting(**row["setting"])
     groups.setdefault((setting.variant, setting.num_gaussians, setting.steps, setting.seconds), []).append(row)
   table = []

@@ -1,37 +1,22 @@
 """Density control: who is moved, to where, and that the rest of the fit does not notice."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scenes import PARAMETERIZATIONS, densely, scene
+from scenes import PARAMETERIZATIONS, densely, scene, seen_by_policies as scene_of
 
 import gaussjax
 from gaussjax import geometry
+from gaussjax.contrib import policies
 from gaussjax.fitting import density, initializers, loop, optimizers, recipes
 from gaussjax.rendering import blends, splat, tiles
-
-
-def rasterizer_of(gaussians):
-  return densely(gaussians)
-
-
-def scene_of(gaussians, target, *, budget=None, progress=0.0, placed=None):
-  """What a policy sees of a set, after one step of Adam on gradients that rise with the index."""
-  optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 24, 31), optimizers.cosine)
-  rise = lambda leaf: jnp.ones_like(leaf) * jnp.arange(len(leaf)).reshape(-1, *[1] * (leaf.ndim - 1))
-  gradients = jax.tree.map(rise, gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
-  _, state = optimizer.update(gradients, optimizer.init(gaussians), gaussians, progress=0.0)
-  placed = placed or rasterizer_of(gaussians)
-  return density.Scene(gaussians, placed, target, state, budget or len(gaussians.means), jnp.float32(progress))
 
 
 @pytest.mark.parametrize("tiled", [False, True])
 def test_removal_costs_what_drawing_without_it_shows(tiled):
   gaussians = scene(12, 24, 31)
-  placed = rasterizer_of(gaussians)
+  placed = densely(gaussians)
   if tiled:
     drawn = geometry.geometry(gaussians)
     lists = tiles.allocate(drawn, tiles.empty(drawn, 24, 31), cutoff=gaussians.canvas.cutoff)
@@ -39,7 +24,7 @@ def test_removal_costs_what_drawing_without_it_shows(tiled):
   target = jnp.asarray(np.random.default_rng(5).uniform(size=(24, 31, 3)), jnp.float32)
   picture = blends.picture(gaussians, placed)
   found = np.asarray(density.removal_cost(gaussians, placed, picture, target))
-  squares = lambda g: float(jnp.sum(jnp.square(blends.picture(g, rasterizer_of(g)) - target)))
+  squares = lambda g: float(jnp.sum(jnp.square(blends.picture(g, densely(g)) - target)))
   for index, cost in enumerate(found):
     without = geometry.park(gaussians, jnp.arange(12) == index)
     if np.isneginf(cost):
@@ -53,7 +38,7 @@ def test_removal_costs_what_drawing_without_it_shows(tiled):
 def test_the_least_costly_moves_to_the_error_and_no_other_does(parameterize):
   """The target has a spot that the set does not."""
   gaussians = scene(40, log_scale=(1.5, 0.2), parameterize=parameterize)
-  placed = rasterizer_of(gaussians)
+  placed = densely(gaussians)
   picture = blends.picture(gaussians, placed)
   target = picture.at[5:8, 20:23].add(0.5)
   least = int(jnp.argmin(density.removal_cost(gaussians, placed, picture, target)))
@@ -91,68 +76,10 @@ def test_births_have_the_size_and_amplitude_of_what_is_missing():
 
 def test_a_perfect_fit_does_not_break_it():
   gaussians = scene(40)
-  target = blends.picture(gaussians, rasterizer_of(gaussians))
-  for policy in (density.relocate, density.split, density.merge, density.prune):
+  target = blends.picture(gaussians, densely(gaussians))
+  for policy in (density.relocate, policies.split, policies.merge, policies.prune):
     changed, _ = policy(jax.random.key(0), scene_of(gaussians, target))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(changed)), policy
-
-
-def test_split_divides_the_busiest_in_the_places_of_the_least_costly():
-  gaussians = scene(40, log_scale=(1.5, 0.2))
-  target = jnp.asarray(np.random.default_rng(5).uniform(size=(24, 31, 3)), jnp.float32)
-  seen = scene_of(gaussians, target)
-  cost = np.asarray(
-    density.removal_cost(gaussians, seen.rasterizer, blends.picture(seen.gaussians, seen.rasterizer), target)
-  )
-  least = set(np.argsort(cost)[:4])
-  busiest = [i for i in range(39, -1, -1) if i not in least and np.isfinite(cost[i])][:4]
-  divided, fresh = density.split(jax.random.key(0), seen, share=0.1)
-  assert set(np.flatnonzero(fresh)) == least | set(busiest)
-  scales = np.asarray(geometry.to_euler(divided.shape).log_scales).sum(1)
-  before = np.asarray(geometry.to_euler(gaussians.shape).log_scales).sum(1)
-  for parent in busiest:
-    assert any(np.array_equal(divided.colors[child], gaussians.colors[parent]) for child in least)
-    large = before[parent] > np.median(before)
-    np.testing.assert_allclose(before[parent] - scales[parent], 2 * np.log(1.6) if large else 0, atol=1e-4)
-
-
-def test_merge_makes_one_of_two_that_are_alike_and_changes_the_picture_little():
-  gaussians = scene(20, log_scale=(1.2, 0.1))
-  twin = lambda leaf: leaf.at[7].set(leaf[3])
-  doubled = jax.tree.map(twin, gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
-  doubled = doubled._replace(means=doubled.means.at[7, 0].add(0.3), log_weights=jnp.zeros(20))
-  target = blends.picture(doubled, rasterizer_of(doubled))
-  merged, changed = density.merge(jax.random.key(0), scene_of(doubled, target))
-  assert set(np.flatnonzero(changed)) == {3, 7}
-  assert list(np.flatnonzero(~geometry.visible(merged))) == [7] and len(geometry.live(merged).means) == 19
-  np.testing.assert_allclose(merged.means[3], doubled.means[3] + jnp.array([0.15, 0]), atol=1e-4)
-  np.testing.assert_allclose(merged.log_weights[3], np.log(2), atol=0.01)
-
-
-def test_over_provision_ends_within_the_budget():
-  target = gaussjax.render(scene(60, 64, 64, log_scale=(1.2, 0.4)))
-  recipe = recipes.Recipe(policy=density.prune, provision=1.5)
-  fit = lambda steps: gaussjax.fit(target, num_gaussians=40, preset=recipe, stop=gaussjax.Stop(max_steps=steps))
-  ended = fit(150)
-  assert len(ended.state.params.means) == 60 and len(ended.gaussians.means) == 40
-  np.testing.assert_allclose(
-    -10 * np.log10(np.mean((np.clip(gaussjax.render(ended.gaussians), 0, 1) - target) ** 2)),
-    ended.metrics["psnr"],
-    atol=0.1,  # the target is not clipped
-  )
-  assert len(fit(20).gaussians.means) == 40  # stopped before it was pruned
-  with pytest.raises(ValueError, match="provision"):
-    gaussjax.fit(target, num_gaussians=40, preset=recipe._replace(policy=None))
-
-
-def test_policies_follow_one_another():
-  gaussians = scene(40)
-  seen = scene_of(gaussians, jnp.zeros((24, 31, 3)))
-  both = functools.partial(density.sequence, policies=(density.merge, density.relocate))
-  changed, fresh = both(jax.random.key(0), seen)
-  assert fresh.sum() >= 4 and changed.means.shape == gaussians.means.shape
-  with pytest.raises(ValueError, match="expected adam or adan"):
-    density.split(jax.random.key(0), seen._replace(opt_state=()))
 
 
 def test_moved_gaussians_get_fresh_moments_and_the_others_keep_theirs():
@@ -188,7 +115,7 @@ def test_control_pays_and_keeps_the_budget():
 def test_only_the_weighted_average_is_controlled():
   assert recipes.controls_density(recipes.Recipe())
   assert not recipes.controls_density(recipes.Recipe(blend=blends.accumulated_sum))
-  assert not recipes.controls_density(recipes.V1)
+  assert not recipes.controls_density(recipes.Recipe(policy=None))
 
 
 def test_gradient_sampling_goes_where_the_image_changes():
@@ -220,16 +147,6 @@ def test_the_structure_tensor_lays_gaussians_along_the_stripes():
   assert np.isfinite(initializers.structure_tensor(jax.random.key(0), jnp.zeros((9, 9, 1)), 20).shape.thetas).all()
 
 
-def test_superpixels_take_the_place_shape_and_colour_of_what_they_cover():
-  image = jnp.zeros((40, 60, 3)).at[10:20, 20:50].set(jnp.array([1.0, 0.5, 0.0]))
-  gaussians = initializers.superpixels(jax.random.key(0), image, 24)
-  assert gaussians.means.shape == (24, 2) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gaussians))
-  x, y = np.asarray(gaussians.means).T
-  inside = (x > 22) & (x < 48) & (y > 12) & (y < 18)
-  assert inside.any()
-  np.testing.assert_allclose(np.asarray(gaussians.colors)[inside], [[1, 0.5, 0]] * inside.sum(), atol=0.1)
-
-
 def test_a_start_in_two_scales_is_near_the_picture_at_once():
   large, small = scene(8, 96, 96, log_scale=(2.8, 0.2)), scene(60, 96, 96, log_scale=(1.0, 0.2), seed=1)
   picture = 0.6 * gaussjax.render(large) + 0.4 * gaussjax.render(small)
@@ -241,32 +158,3 @@ def test_a_start_in_two_scales_is_near_the_picture_at_once():
   assert errors[1] < 0.75 * errors[0]
   tiny = recipes.multi_scale(jax.random.key(0), picture[:20, :20], 10)
   assert len(tiny.means) == 10
-
-
-def test_passes_add_what_is_kept_and_stay_within_the_budget():
-  target = np.clip(np.asarray(gaussjax.render(scene(60, 64, 64, log_scale=(1.2, 0.4)))), 0, 1)
-  seen = []
-  result, report = gaussjax.fit_passes(
-    target, num_gaussians=62, passes=4, steps=160, progress_fn=lambda record: seen.append(record["step"])
-  )
-  assert report[0].num_gaussians == 59 and len(report) == 4
-  assert len(seen) == 4 * 5  # both ends of each pass, and every tenth step
-  assert len(result.gaussians.means) == [one.num_gaussians for one in report if one.kept][-1] <= 62
-  assert sum(one.kept for one in report) >= 3
-  kept = [one.psnr for one in report if one.kept]
-  assert kept == sorted(kept) and result.metrics["psnr"] >= kept[-1] - 1e-3
-  assert result.metrics["psnr"] > report[0].psnr + 1
-  assert [record["step"] for record in result.history] == sorted(record["step"] for record in result.history)
-  render = gaussjax.render(result.gaussians)
-  np.testing.assert_allclose(
-    -10 * np.log10(np.mean((np.clip(render, 0, 1) - target) ** 2)), result.metrics["psnr"], atol=1e-2
-  )
-  with pytest.raises(ValueError, match="got passes=0"):
-    gaussjax.fit_passes(target, num_gaussians=5, passes=0)
-
-
-def test_a_pass_that_does_not_improve_is_taken_back_and_reported():
-  """A flat picture is met by the first set already: nothing can raise its PSNR."""
-  result, report = gaussjax.fit_passes(np.full((64, 64, 3), 0.5), num_gaussians=62, passes=4, steps=40)
-  assert [one.kept for one in report] == [False] * 4
-  assert len(result.gaussians.means) == 59

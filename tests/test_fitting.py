@@ -1,5 +1,7 @@
 """The fit: it gains, repeats itself, compiles once, and stops with a named error when numbers go bad."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.monitoring
@@ -7,18 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import checkify
-from scenes import BLENDS, PARAMETERIZATIONS, scene
+from scenes import BLENDS, PARAMETERIZATIONS, picture, scene
 
 import gaussjax
 from gaussjax.fitting import checkpoints, guards, initializers, loop, optimizers, recipes
 
 SHORT = gaussjax.Stop(max_steps=30)
-
-
-def picture(height=20, width=26, channels=3, seed=0):
-  """A smooth image: what six large Gaussians make."""
-  gaussians = scene(6, height, width, channels=channels, log_scale=(1.8, 0.3), seed=seed)
-  return np.clip(np.asarray(gaussjax.render(gaussians)), 0, 1)
 
 
 @pytest.mark.parametrize(("parameterization", "blend"), [(0, 0), (1, 1), (2, 2)])
@@ -105,14 +101,24 @@ def test_weights_are_fitted_unless_the_recipe_has_none():
   assert gaussjax.fit(picture(), num_gaussians=9, preset=recipes.Recipe(), stop=SHORT).gaussians.log_weights is None
 
 
-def test_the_v1_recipe_is_one_rate_in_units_of_the_longer_side():
-  optimizer = optimizers.adam(recipes.rates(recipes.V1, 20, 50), recipes.V1.schedule)
-  params = scene(3, 20, 50)
-  gradients = jax.tree.map(jnp.ones_like, params)
-  updates, _ = optimizer.update(gradients, optimizer.init(params), params, progress=jnp.float32(0.7))
-  np.testing.assert_allclose(updates.means, -0.01 * 50, rtol=1e-4)
-  for update in (updates.colors, updates.shape.log_scales, updates.shape.thetas, updates.log_weights):
-    np.testing.assert_allclose(update, -0.01, rtol=1e-4)
+@dataclasses.dataclass
+class Unhashable:
+  """A dataclass that is not frozen compares by value, so it has no hash."""
+
+  power: int = 2
+
+  def __call__(self, prediction, target):
+    return jnp.mean(jnp.abs(prediction - target) ** self.power)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+  """A loss that is an object: it has no name."""
+
+  power: int = 2
+
+  def __call__(self, prediction, target):
+    return jnp.mean(jnp.abs(prediction - target) ** self.power)
 
 
 BAD_ARGUMENTS = {
@@ -121,10 +127,38 @@ BAD_ARGUMENTS = {
   "one dimension": ({"image": np.zeros(5)}, "expected \\[H, W\\]"),
   "integers": ({"image": np.zeros((5, 5, 3), int)}, "expected uint8"),
   "no gaussians": ({"num_gaussians": 0}, "expected at least 1"),
+  "half a gaussian": ({"num_gaussians": 2.5}, "num_gaussians=2.5, expected a whole number"),
+  "a float of gaussians": ({"num_gaussians": 9.0}, "expected a whole number"),
+  "true gaussians": ({"num_gaussians": True}, "expected a whole number"),
+  "numpy's true": ({"num_gaussians": np.True_}, "expected a whole number"),
+  "several numbers": ({"num_gaussians": np.arange(3)}, "got num_gaussians=\\[0 1 2\\], expected a whole number"),
+  "more than there can be": ({"num_gaussians": 10**12}, "expected at most 16777216"),
+  "seed below 0": ({"seed": -1}, "seed=-1, expected at least 0"),
+  "seed beyond 32 bits": ({"seed": 2**32}, "expected at most 4294967295"),
+  "seed beyond 64 bits": ({"seed": 2**64 + 5}, "expected at most 4294967295"),
+  "seed not whole": ({"seed": 1.0}, "expected a whole number"),
   "rate zero": ({"preset": recipes.Recipe(learning_rate=0.0)}, "expected a finite number above 0"),
   "rate inf": ({"preset": recipes.Recipe(learning_rate=float("inf"))}, "expected a finite number above 0"),
   "no such preset": ({"preset": "perfect"}, "expected one of fast, balanced, best"),
+  "no such preset's type": ({"preset": ["fast"]}, "expected one of fast, balanced, best"),
   "no steps": ({"stop": gaussjax.Stop(max_steps=0)}, "expected at least 1"),
+  "half a step": ({"stop": gaussjax.Stop(max_steps=10.5)}, "max_steps=10.5, expected a whole number"),
+  "steps beyond count": ({"stop": gaussjax.Stop(max_steps=2**31)}, "expected at most"),
+  "steps of the recipe": ({"preset": recipes.Recipe(steps=1e3)}, "steps=1000.0, expected a whole number"),
+  "time before": ({"stop": gaussjax.Stop(time_limit=-1)}, "time_limit=-1, expected at least 0"),
+  "no target": ({"stop": gaussjax.Stop(target_psnr=np.nan)}, "target_psnr=nan, expected a number"),
+  "target in words": ({"stop": gaussjax.Stop(target_psnr="30")}, "target_psnr='30', expected a number"),
+  "no gain": ({"stop": gaussjax.Stop(min_gain=np.float32(np.nan))}, "min_gain=nan, expected a number"),
+  "a request": ({"stop": gaussjax.Stop(requested=True)}, "requested=True, expected a function"),
+  "rate in words": ({"preset": recipes.Recipe(learning_rate="0.1")}, "expected a number"),
+  "ratio below 0": (
+    {"preset": recipes.Recipe(ratios=recipes.Recipe().ratios._replace(means=-1))},
+    "ratios.means=-1, expected at least 0",
+  ),
+  "loss by name": ({"preset": recipes.Recipe(loss="l2")}, "loss='l2', expected a function"),
+  "no loss": ({"preset": recipes.Recipe(loss=None)}, "loss=None, expected a function"),
+  "loss without hash": ({"preset": recipes.Recipe(loss=Unhashable())}, "loss cannot be hashed .*frozen dataclass"),
+  "another number": ({"preset": recipes.Recipe(lambda *_: scene(5))}, "5 Gaussians from .*initialize, expected 9"),
 }
 
 
@@ -133,6 +167,42 @@ def test_bad_arguments_are_named(case):
   arguments, message = BAD_ARGUMENTS[case]
   with pytest.raises(ValueError, match=message):
     gaussjax.fit(**{"image": picture(), "num_gaussians": 9, "stop": SHORT} | arguments)
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons_and_a_loss_may_be_an_object(tmp_path):
+  """All in one program: equal recipes share it."""
+  stop = gaussjax.Stop(np.int32(20), np.float32(90), np.int64(1000), np.float64(-5))
+  checkpoint = gaussjax.Checkpoint(tmp_path, label="squares")
+  recipe = recipes.Recipe(loss=Power(), learning_rate=0.0625, ratios=recipes.Recipe().ratios._replace(means=32))
+  fit = lambda recipe, count, seed: gaussjax.fit(
+    picture(), num_gaussians=count, seed=seed, preset=recipe, stop=stop, checkpoint=checkpoint
+  )
+  first = fit(recipe, 9, 7)
+  compiled = []
+  listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+  numpys = recipe._replace(
+    learning_rate=np.float32(0.0625), ratios=recipe.ratios._replace(means=np.int64(32)), steps=np.int16(1600)
+  )
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    checkpoints.discard(tmp_path)
+    second = fit(numpys, np.int64(9), np.uint32(7))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert compiled == []
+  np.testing.assert_array_equal(first.gaussians.means, second.gaussians.means)
+  assert [record["loss"] for record in first.history] == [record["loss"] for record in second.history]
+  # What it has written goes on by either, and by no other label.
+  assert fit(recipe, 9, 7).metrics["loss"] == second.metrics["loss"]
+  checkpoint = checkpoint._replace(label="cubes")
+  with pytest.raises(ValueError, match="another fit: got label squares, expected cubes"):
+    fit(recipe, 9, 7)
+
+
+def test_seeds_to_32_bits_are_all_different():
+  starts = [recipes.arguments.whole("seed", seed, least=0, most=2**32 - 1) for seed in (0, 2**31, 2**32 - 1)]
+  keys = {tuple(np.asarray(jax.random.key_data(jax.random.key(seed)))) for seed in starts}
+  assert len(keys) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -198,12 +268,9 @@ def test_the_result_is_the_best_that_was_measured():
   best = min(result.history, key=lambda record: record["loss"])
   assert result.metrics["step"] == best["step"] and result.metrics["loss"] == best["loss"]
   assert result.metrics["psnr"] == pytest.approx(best["psnr"], abs=1e-3)
-
-
-def test_colours_solved_for_at_the_end_lower_the_loss():
-  result = gaussjax.fit(picture(), num_gaussians=20, preset=recipes.Recipe(final_solve=5), stop=SHORT)
-  assert result.metrics["loss"] < min(record["loss"] for record in result.history)
-  assert result.metrics["psnr"] > max(record["psnr"] for record in result.history)
+  assert best is not result.history[-1]
+  drawn = np.asarray(gaussjax.render(result.gaussians))
+  assert np.mean((drawn - picture()) ** 2) == pytest.approx(best["loss"], rel=1e-4)
 
 
 def test_a_fit_ends_when_it_has_converged_or_is_asked_to():
@@ -231,6 +298,8 @@ def test_a_fit_goes_on_from_its_checkpoint_to_the_same_result(tmp_path):
   newest.write_bytes(newest.read_bytes()[:-100])
   with pytest.raises(ValueError, match="another fit: got max_steps 60, expected 70"):
     fit(checkpoint=checkpoint, stop=gaussjax.Stop(max_steps=70))
+  with pytest.raises(ValueError, match="by another recipe"):
+    fit(checkpoint=checkpoint, preset=recipes.of("balanced")._replace(weighted=False))
   resumed = fit(checkpoint=checkpoint)
   for a, b in zip(jax.tree.leaves(whole.gaussians), jax.tree.leaves(resumed.gaussians), strict=True):
     np.testing.assert_array_equal(a, b)

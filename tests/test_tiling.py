@@ -236,17 +236,6 @@ def test_the_adjoint():
   np.testing.assert_allclose(left, jnp.vdot(values, pulled), rtol=1e-4)
 
 
-def test_the_jvp_and_its_transpose():
-  placed, values, placed_dot, values_dot, image, lists = operands()
-  found = splat.splat_jvp(placed, values, placed_dot, values_dot, lists, TAU)
-  _, expected = jax.jvp(dense_splat, (placed, values), (placed_dot, values_dot))
-  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-  _, pull = jax.vjp(lambda p, v: splat.splat(p, v, lists, TAU), placed, values)
-  pulled = pull(image)
-  inner = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(pulled), [*placed_dot, values_dot], strict=True))
-  np.testing.assert_allclose(inner, jnp.vdot(found, image), rtol=1e-3)
-
-
 def test_the_composite_wants_lists_made_for_it():
   placed, values, *_, lists = operands()
   with pytest.raises(ValueError, match="max_blocks"):

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from gaussjax import geometry, image_io
-from gaussjax.fitting import clock, density, loop, recipes
+from gaussjax.contrib import policies
+from gaussjax.fitting import arguments, clock, density, loop, recipes
 from gaussjax.rendering import blends
 from gaussjax.types import FitResult, Stop
 
 # Relocation among as many Gaussians as a pass may show: the rest stay parked, and new ones take such places first.
-_GROW: density.Policy = functools.partial(density.prune, until=1e-6)
+_GROW: density.Policy = functools.partial(policies.prune, until=1e-6)
 
 
 class Pass(NamedTuple):
@@ -51,9 +52,11 @@ def fit_passes(
   ValueError for other blends and for arguments that make no sense.
   """
   recipe = recipes.of(preset)
-  if not 1 <= passes <= min(num_gaussians, steps):
-    raise ValueError(f"got passes={passes}, expected 1 to {min(num_gaussians, steps)}")
-  if not 0 < first <= 1:
+  num_gaussians = arguments.whole("num_gaussians", num_gaussians, least=1, most=arguments.MAX_GAUSSIANS)
+  steps = arguments.whole("steps", steps, least=1, most=arguments.MAX_STEPS)
+  passes = arguments.whole("passes", passes, least=1, most=min(num_gaussians, steps))
+  seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
+  if not 0 < arguments.real("first", first) <= 1:
     raise ValueError(f"got first={first}, expected a share above 0, at most 1")
   if recipe.blend != blends.weighted_average:
     raise ValueError(f"got the blend {recipe.blend.name}, expected weighted_average")
@@ -79,8 +82,8 @@ def fit_passes(
       host = recipes.host(growing if recipe.policy else recipe, shown[index], seconds, progress_fn)
       stop = Stop(max_steps=until)
       ended = loop.run(key_births, fitter, begun, target, stop=stop, host=host, total=steps)
-      before = max((p.psnr for p in report if p.kept), default=ended.history[0]["psnr"])
-      best = min(ended.history, key=lambda record: record["loss"])["psnr"]
+      kept = kept if kept.record else kept._replace(record=ended.history[0])  # the start, first measured here
+      before, best = kept.record["psnr"], ended.record["psnr"]
       improved = best > before
       report.append(Pass(int(jnp.sum(geometry.visible(state.params))), before, best, improved))
       history += ended.history[bool(index) :]

@@ -10,24 +10,31 @@ import numpy as np
 
 from gaussjax import errors, files
 
-VERSION = 1
+VERSION = 2
 KEPT = 2  # checkpoints of a fit: if the newest is damaged, the one before it serves
+ANOTHER_RECIPE = "a fit by another recipe: its arrays differ; give what it was begun with, or another folder"
 
 
 class Checkpoint(NamedTuple):
-  """Where a fit keeps what it needs to go on after an interruption, and how often it writes that."""
+  """Where a fit keeps what it needs to go on after an interruption, and how often it writes that.
+
+  A checkpoint knows the image, N, the seed, the steps, which arrays the fit has, and `label`, and is refused for a
+  fit in which any of these differs. It does not know the recipe's functions: to tell fits from each other that
+  differ in, say, the loss, give each a label of its own.
+  """
 
   folder: str | os.PathLike
   every_steps: int = 100  # at the first record after so many
   every_seconds: float = 60.0  # or so long, whichever is first
+  label: str = ""
 
 
-def keep(folder: str | os.PathLike, step: int, tree: Any, about: dict, history: list[dict]) -> None:
-  """Writes a pytree of arrays as the checkpoint of a step of the fit `about`; the newest KEPT stay."""
+def keep(folder: str | os.PathLike, step: int, tree: Any, about: dict, notes: dict) -> None:
+  """Writes arrays and notes (JSON) as the checkpoint of a step of the fit `about`; the newest KEPT stay."""
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-  header = {"version": VERSION, "about": about, "names": _names(tree), "history": history}
+  header = {"version": VERSION, "about": about, "names": _names(tree), "notes": notes}
   files.write_whole(folder / f"step-{step:08d}.npz", files.npz_bytes(header, leaves))
   for old in kept(folder)[KEPT:]:
     old.unlink()
@@ -52,45 +59,52 @@ def discard(folder: str | os.PathLike) -> None:
     Path(folder).rmdir()
 
 
-def resume(folder: str | os.PathLike, template: Any, about: dict) -> tuple[Any, list[dict]] | None:
-  """The newest checkpoint that is whole, as (tree like `template`, history); None if there is none.
+def resume(folder: str | os.PathLike, template: Any, about: dict) -> tuple[Any, dict] | None:
+  """The newest checkpoint that is whole, as (tree like `template`, notes); None if there is none.
 
   Raises ValueError if it is of another fit than `about`, naming what differs, or if all are damaged.
   """
   damage = None
   for path in kept(folder):
     try:
-      theirs, names, history, leaves = _read(path, template)
+      header, leaves = _read(path, template)
     except (OSError, ValueError) as error:
       damage = damage or f"{path}: damaged ({error})"
       continue
+    theirs = header["about"]
+    if header["version"] != VERSION:
+      raise ValueError(f"{path} was written by another version, expected one of this version; begin anew")
     for name in about:
       if theirs.get(name) != about[name]:
         raise ValueError(
           f"{path} is of another fit: got {name} {theirs.get(name)}, expected {about[name]}; "
           "give what it was begun with, or another folder"
         )
-    if names != _names(template):
-      raise ValueError(f"{path} was written by another version, expected one of this version; begin anew")
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), history
+    if header["names"] != _names(template):
+      raise ValueError(f"{path} is of {ANOTHER_RECIPE}")
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), header["notes"]
   if damage:
     raise ValueError(damage)
   return None
 
 
-def _read(path: Path, template: Any) -> tuple[dict, list[str], list[dict], list[Any]]:
-  """(about, names, history, leaves) of a checkpoint. Raises OSError, and ValueError unless it has a leaf of the
-  type and rank of each of the template's, whose sizes alone may differ: a set grows and shrinks."""
+def _read(path: Path, template: Any) -> tuple[dict, list[Any]]:
+  """(header, leaves) of a checkpoint.
+
+  Raises OSError, and ValueError unless it has a leaf of the type and rank of each of the template's, whose sizes
+  alone may differ: a set grows and shrinks. Of another version or fit it may have any.
+  """
   header, arrays = files.read_npz(files.read_bytes(path))
-  kinds = {"version": int, "about": dict, "names": list, "history": list}
+  kinds = {"version": int, "about": dict, "names": list, "notes": dict}
   for name, kind in kinds.items():
-    if not isinstance(header.get(name), kind):
+    if header.get("version") == VERSION and not isinstance(header.get(name), kind):
       raise errors.FormatError(f"got a header without {name}")
   expected = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(template))}
-  if header["names"] == _names(template):
-    if arrays.keys() != expected.keys():
-      raise errors.FormatError(f"got {len(arrays)} arrays, expected {len(expected)}")
-    for name, leaf in expected.items():
-      if (arrays[name].dtype, arrays[name].ndim) != (leaf.dtype, leaf.ndim):
-        raise errors.FormatError(f"got {name} of {arrays[name].dtype} and shape {arrays[name].shape}")
-  return header["about"], header["names"], header["history"], [jnp.asarray(arrays[name]) for name in expected]
+  if header.get("version") != VERSION or header["names"] != _names(template):
+    return {"version": None, "about": {}, "names": [], **header}, []
+  if arrays.keys() != expected.keys():
+    raise errors.FormatError(f"got {len(arrays)} arrays, expected {len(expected)}")
+  for name, leaf in expected.items():
+    if (arrays[name].dtype, arrays[name].ndim) != (leaf.dtype, leaf.ndim):
+      raise errors.FormatError(f"got {name} of {arrays[name].dtype} and shape {arrays[name].shape}")
+  return header, [jnp.asarray(arrays[name]) for name in expected]

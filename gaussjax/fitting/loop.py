@@ -148,13 +148,13 @@ class Run(NamedTuple):
 
   state: State
   best: Gaussians  # of all that were measured
-  best_loss: float
+  record: Record  # of the best set; empty before the first
   history: list[Record]
 
 
 def begin(state: State) -> Run:
   """A run of which nothing is measured yet."""
-  return Run(state, state.params, math.inf, [])
+  return Run(state, state.params, {}, [])
 
 
 class Host(NamedTuple):
@@ -167,7 +167,6 @@ class Host(NamedTuple):
   advance: Callable = advance
   control: Callable[[Array, State, Any, float], State] | None = None
   # density control: (key, state, target, share of the steps done) -> state
-  admits: Callable[[State], bool] = lambda state: True  # whether a state's set may be the result
   control_until: float = 0.9  # share of the steps after which the set is left to settle
   save: Callable[[Run], None] | None = None  # called at every record, and when the fit is asked to stop
   retries: int = 3  # roll-backs after which a step that is not finite is an error
@@ -224,9 +223,9 @@ def _measured(now: Run, target: Any, host: Host, timing: Record) -> Run:
   record = {"step": int(state.step), **host.measure(state, target), **timing}
   if host.progress_fn is not None:
     host.progress_fn(record)
-  better = record["loss"] < now.best_loss and host.admits(state)
-  best, loss = (state.params, record["loss"]) if better else (now.best, now.best_loss)
-  return Run(state, best, loss, [*now.history, record])
+  better = record["loss"] < now.record.get("loss", math.inf)
+  best, of_best = (state.params, record) if better else (now.best, now.record)
+  return Run(state, best, of_best, [*now.history, record])
 
 
 def reached(stop: Stop, history: list[Record]) -> bool:
@@ -238,10 +237,8 @@ def reached(stop: Stop, history: list[Record]) -> bool:
     return True
   if stop.time_limit is not None and last["seconds"] >= stop.time_limit:
     return True
-  if stop.min_gain is None or last["step"] < GAIN_STEPS:
-    return False
   earlier = [record["psnr"] for record in history if record["step"] <= last["step"] - GAIN_STEPS]
-  return last["psnr"] - earlier[-1] < stop.min_gain
+  return stop.min_gain is not None and bool(earlier) and last["psnr"] - earlier[-1] < stop.min_gain
 
 
 def controls_at(host: Host, step: int, total: int) -> bool:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from gaussjax import geometry, image_io, startup
 from gaussjax.fitting import (
+  arguments,
   checkpoints,
   clock,
   density,
@@ -22,18 +23,14 @@ from gaussjax.fitting import (
   loop,
   optimizers,
   resumption,
-  solvers,
 )
 from gaussjax.quality import losses, metrics
 from gaussjax.rendering import blends, renderer
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 
-# With its numbers, so that checkpoints and rows of results tell it from relocation by others.
-RELOCATE: density.Policy = functools.partial(density.relocate, share=density.SHARE, fall=density.FALL)
-
 
 class Recipe(NamedTuple):
-  """All that a fit is made of, apart from the image and N: functions, not names. Hashable."""
+  """All that a fit is made of, apart from the image and N: functions, or any callables that can be hashed."""
 
   initialize: Callable[[Array, Array, int], Gaussians] = initializers.structure_tensor
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
@@ -48,24 +45,10 @@ class Recipe(NamedTuple):
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
   optimizer: Callable[..., optax.GradientTransformationExtraArgs] = optimizers.adam
-  policy: density.Policy | None = RELOCATE  # density control, for the weighted average; None: the set stays
-  provision: float = 1.0  # Gaussians at the start, in units of the budget: above 1 for a policy that prunes
-  start_solve: int = 0  # iterations of the closed-form colours before the first step
-  final_solve: int = 0  # and after the last, kept if the loss is less
+  policy: density.Policy | None = density.relocate  # density control, for the weighted average; None: the set stays
   steps: int = 1600
   checked: bool = False
 
-
-# The seed's: one constant rate 0.01, lengths in units of the longer side, 100 steps.
-V1 = Recipe(
-  initialize=initializers.random,
-  learning_rate=0.01,
-  ratios=optimizers.Rates(means=1, log_scales=1, thetas=1, lengths=1, colors=1, log_weights=1),
-  schedule=optimizers.constant,
-  lengths_in=max,
-  policy=None,
-  steps=100,
-)
 
 NEIGHBORS = loop.NeighborFns(lambda params, like: renderer.allocate(params, like=like), renderer.refresh)
 
@@ -85,7 +68,7 @@ def fit(
   """Fits `num_gaussians` Gaussians to an image `[H, W, C]` (float in [0, 1], uint8 or uint16).
 
   The result is the best of all sets that were measured, and `metrics` is of it. With `checkpoint` the fit goes on
-  from what it finds there, to the same result as without the interruption.
+  from what it finds there, to the same result as without the interruption. `seed` is 0 to 2^32 - 1.
 
   `progress_fn` receives a record every loop.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
   longer side), w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
@@ -96,35 +79,36 @@ def fit(
   startup.release_programs()
   recipe = of(preset)
   pixels = image_io.as_image(image)
-  _check_arguments(pixels, num_gaussians, recipe, stop)
-  stop = stop._replace(max_steps=recipe.steps if stop.max_steps is None else stop.max_steps)
+  num_gaussians = arguments.whole("num_gaussians", num_gaussians, least=1, most=arguments.MAX_GAUSSIANS)
+  seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
+  stop = checked_stop(stop, recipe)
   target = jnp.asarray(pixels)
-  about = {
+  with clock.stepping_clock() as seconds:
+    key_start, key_run = jax.random.split(jax.random.key(seed))
+    fitter = make_fitter(recipe, *target.shape[:2])
+    begun = loop.begin(fitter.init(start(key_start, target, num_gaussians, recipe)))
+    on = host(recipe, num_gaussians, seconds, progress_fn)
+    if checkpoint is None:
+      ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
+    else:
+      about = _about(pixels, num_gaussians, seed, stop, checkpoint.label)
+      begun = resumption.resumed(checkpoint, about, begun)
+      on = on._replace(save=resumption.saver(checkpoint, about, begun))
+      ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
+      resumption.keep(checkpoint, about, ended)
+    return result(recipe, ended, target, seconds)
+
+
+def _about(pixels: np.ndarray, num_gaussians: int, seed: int, stop: Stop, label: str) -> dict:
+  """What a checkpoint knows of its fit."""
+  return {
     "image": hashlib.sha256(pixels.tobytes()).hexdigest(),
     "size": list(pixels.shape),
     "num_gaussians": num_gaussians,
     "seed": seed,
     "max_steps": stop.max_steps,
-    "recipe": describe(recipe),
+    "label": str(label),
   }
-  with clock.stepping_clock() as seconds:
-    key_start, key_run = jax.random.split(jax.random.key(seed))
-    fitter = make_fitter(recipe, *target.shape[:2])
-    params = start(key_start, target, round(num_gaussians * recipe.provision), recipe)
-    if recipe.start_solve:
-      params = _solved(params, renderer.allocate(params), target, recipe.start_solve)
-    begun = loop.begin(fitter.init(params))
-    if checkpoint is not None:
-      begun = resumption.resumed(checkpoint, about, begun)
-    save = None if checkpoint is None else resumption.saver(checkpoint, about, begun)
-    on = host(recipe, num_gaussians, seconds, progress_fn)._replace(save=save)
-    ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
-    if checkpoint is not None:
-      resumption.keep(checkpoint, about, ended)
-    if not math.isfinite(ended.best_loss):  # stopped before the set was within its budget
-      state = control(recipe._replace(policy=density.prune), num_gaussians, key_run, ended.state, target, 1.0)
-      ended = ended._replace(best=state.params)
-    return result(recipe, ended, target, seconds)
 
 
 def host(recipe: Recipe, budget: int, seconds: Callable[[], float], progress_fn: loop.Progress | None) -> loop.Host:
@@ -136,54 +120,20 @@ def host(recipe: Recipe, budget: int, seconds: Callable[[], float], progress_fn:
     progress_fn=progress_fn,
     advance=loop.advance_checked if recipe.checked else loop.advance,
     control=functools.partial(control, recipe, budget) if controls_density(recipe) else None,
-    admits=lambda state: (
-      len(state.params.means) <= budget or int(jnp.sum(geometry.visible(state.params))) <= budget
-    ),
   )
 
 
 def result(recipe: Recipe, ended: loop.Run, target: Array, seconds: Callable[[], float]) -> FitResult:
-  """The best set of a run, its colours solved for if that lowers the loss, with all metrics."""
-  best, record = ended.best, min(ended.history, key=lambda record: record["loss"])
+  """The best set of a run, with its record and all other metrics."""
+  best = ended.best
   timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
   # On the fit's own neighbours: a render's would be of another capacity, and compile a program for it.
   neighbors = renderer.allocate(best, like=ended.state.neighbors)
   measured, prediction = _measurements(recipe.loss, best, neighbors, target)
-  if recipe.final_solve and not geometry.canvas_of(best).blend.ordered:
-    before = seconds()
-    solved = _solved(best, neighbors, target, recipe.final_solve)
-    solved_measured, solved_prediction = _measurements(recipe.loss, solved, neighbors, target)
-    if solved_measured["loss"] < measured["loss"]:
-      best, measured, prediction = solved, solved_measured, solved_prediction
-    timing["seconds"] += seconds() - before
-  final = {**record, **{name: float(value) for name, value in measured.items()}, **timing}
+  final = {**ended.record, **{name: float(value) for name, value in measured.items()}, **timing}
   final |= metrics.evaluate(prediction, target)
   del final["eta_seconds"]
   return FitResult(geometry.live(best), ended.state, ended.history, final)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _solved(params: Gaussians, neighbors: renderer.Neighbors, target: Array, iterations: int) -> Gaussians:
-  rasterizer = renderer.rasterizer(params, neighbors)
-  return solvers.solve_colors(params, rasterizer, target, iterations=iterations)
-
-
-def describe(recipe: Recipe) -> str:
-  """A recipe in words that are the same in every process: functions by name, with what they are given."""
-
-  def name(part: Any) -> str:
-    if isinstance(part, functools.partial):
-      given = [name(value) for value in part.args] + [
-        f"{key}={name(value)}" for key, value in part.keywords.items()
-      ]
-      return f"{name(part.func)}({', '.join(given)})"
-    if type(part) is tuple:
-      return f"({', '.join(map(name, part))})"
-    if isinstance(part, blends.Blend):
-      return part.name
-    return f"{part.__module__}.{part.__qualname__}" if callable(part) else repr(part)
-
-  return ", ".join(f"{field}={name(part)}" for field, part in recipe._asdict().items())
 
 
 def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
@@ -194,7 +144,10 @@ def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaus
   initialize = recipe.initialize
   if initialize is multi_scale and recipe.blend is not blends.weighted_average:
     initialize = initializers.structure_tensor
-  return _on_canvas(initialize(key, target, num_gaussians), target, recipe)
+  gaussians = initialize(key, target, num_gaussians)
+  if len(gaussians.means) != num_gaussians:
+    raise ValueError(f"got {len(gaussians.means)} Gaussians from the recipe's initialize, expected {num_gaussians}")
+  return _on_canvas(gaussians, target, recipe)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -211,12 +164,13 @@ def multi_scale(
   """An initializer: a `share` of the Gaussians fitted to the image at 1 / `shrink` its size, the rest by residual.
 
   The few large ones give the picture without its detail, in a sixteenth of the time; then `density.births` puts the
-  others where they take most of what is missing. For the weighted average. Images under 16 `shrink` pixels each way
-  start by `initializers.structure_tensor`.
+  others where they take most of what is missing. For the weighted average. Images under 16 `shrink` pixels each
+  way, or of fewer pixels than Gaussians, start by `initializers.structure_tensor`.
   """
   height, width, _ = image.shape
   coarse = max(1, round(share * num_gaussians))
-  if min(height, width) < 16 * shrink or coarse == num_gaussians:
+  crowded = num_gaussians - coarse > height * width  # more births than pixels
+  if min(height, width) < 16 * shrink or coarse == num_gaussians or crowded:
     return initializers.structure_tensor(key, image, num_gaussians)
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
   seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
@@ -321,20 +275,52 @@ def _measurements(
 
 
 def of(preset: str | Recipe) -> Recipe:
-  """The recipe of a preset's name, or the recipe itself. Raises ValueError for a name that is not in PRESETS."""
+  """The recipe of a preset's name, or the recipe itself, its numbers Python's own.
+
+  Raises ValueError for a name that is not in PRESETS, and for a recipe that makes no sense.
+  """
   if isinstance(preset, Recipe):
-    return preset
-  if preset not in PRESETS:
-    raise ValueError(f"got preset {preset!r}, expected one of {', '.join(PRESETS)} or a Recipe")
+    return _checked_recipe(preset)
+  if not isinstance(preset, str) or preset not in PRESETS:
+    raise ValueError(f"got preset {arguments.shown(preset)}, expected one of {', '.join(PRESETS)} or a Recipe")
   return PRESETS[preset]
 
 
-def _check_arguments(image: np.ndarray, num_gaussians: int, recipe: Recipe, stop: Stop) -> None:
-  if num_gaussians < 1:
-    raise ValueError(f"got num_gaussians={num_gaussians}, expected at least 1")
-  if not (math.isfinite(recipe.learning_rate) and recipe.learning_rate > 0):
-    raise ValueError(f"got a learning rate of {recipe.learning_rate}, expected a finite number above 0")
-  if not 1 <= recipe.provision < math.inf or (recipe.provision > 1 and not controls_density(recipe)):
-    raise ValueError(f"got provision={recipe.provision}, expected 1, or more with a policy that prunes")
-  if stop.max_steps is not None and stop.max_steps < 1:
-    raise ValueError(f"got max_steps={stop.max_steps}, expected at least 1")
+_MAY_BE_NONE = ("objective", "policy")
+_NUMBERS = ("weighted", "learning_rate", "ratios", "steps", "checked")
+
+
+def _checked_recipe(recipe: Recipe) -> Recipe:
+  for name, part in recipe._asdict().items():
+    if name in _NUMBERS or (part is None and name in _MAY_BE_NONE):
+      continue
+    if not callable(part):
+      raise ValueError(f"got a recipe with {name}={arguments.shown(part)}, expected a function")
+    try:
+      hash(part)
+    except TypeError as error:
+      raise ValueError(
+        f"got a recipe whose {name} cannot be hashed ({error}), expected a function or an object with __hash__, "
+        "such as one of a frozen dataclass"
+      ) from error
+  rate = arguments.real("learning_rate", recipe.learning_rate)
+  if not 0 < rate < math.inf:
+    raise ValueError(f"got a learning rate of {rate}, expected a finite number above 0")
+  ratios = [arguments.real(f"ratios.{name}", ratio, least=0) for name, ratio in recipe.ratios._asdict().items()]
+  steps = arguments.whole("steps", recipe.steps, least=1, most=arguments.MAX_STEPS)
+  return recipe._replace(learning_rate=rate, ratios=optimizers.Rates(*ratios), steps=steps)
+
+
+def checked_stop(stop: Stop, recipe: Recipe) -> Stop:
+  """The same with the recipe's steps where it has none. Raises ValueError."""
+  max_steps = recipe.steps if stop.max_steps is None else stop.max_steps
+  if stop.requested is not None and not callable(stop.requested):
+    raise ValueError(f"got requested={arguments.shown(stop.requested)}, expected a function")
+  real = lambda name, value, **least: None if value is None else arguments.real(name, value, **least)
+  return Stop(
+    arguments.whole("max_steps", max_steps, least=1, most=arguments.MAX_STEPS),
+    real("target_psnr", stop.target_psnr),
+    real("time_limit", stop.time_limit, least=0),
+    real("min_gain", stop.min_gain),
+    stop.requested,
+  )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+import jax
 
 from gaussjax.fitting import checkpoints, loop
 from gaussjax.rendering import renderer
@@ -27,7 +27,8 @@ def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> C
 
 def keep(checkpoint: checkpoints.Checkpoint, about: dict, run: loop.Run) -> None:
   """Writes a checkpoint of the run as it is."""
-  checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, run.history)
+  notes = {"record": run.record, "history": run.history}
+  checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, notes)
 
 
 def _stored(run: loop.Run) -> Any:
@@ -38,15 +39,19 @@ def _stored(run: loop.Run) -> Any:
   neighbors = run.state.neighbors
   if neighbors.lists is not None and neighbors.lists.max_blocks:
     neighbors = dataclasses.replace(neighbors, lists=None)
-  return run.state._replace(neighbors=neighbors), run.best, np.float64(run.best_loss)
+  return run.state._replace(neighbors=neighbors), run.best
 
 
 def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> loop.Run:
-  """The run that a checkpoint holds, or the one just begun."""
+  """The run that a checkpoint holds, or the one just begun. Raises ValueError if it is of another fit."""
   found = checkpoints.resume(checkpoint.folder, _stored(begun), about)
   if found is None:
     return begun
-  (state, best, best_loss), history = found
+  (state, best), notes = found
+  # Not of the neighbours, whose capacity grows as a fit goes on.
+  sizes = lambda state: [leaf.shape for leaf in jax.tree.leaves(state._replace(neighbors=None))]
+  if sizes(state) != sizes(begun.state):
+    raise ValueError(f"{checkpoint.folder} is of {checkpoints.ANOTHER_RECIPE}")
   if state.neighbors.lists is None:
     state = state._replace(neighbors=renderer.allocate(state.params, like=begun.state.neighbors))
-  return loop.Run(state, best, float(best_loss), history)
+  return loop.Run(state, best, notes["record"], notes["history"])

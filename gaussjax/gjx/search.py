@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from gaussjax import geometry, image_io
 from gaussjax.fitting import density, optimizers, recipes
 from gaussjax.gjx import container, encoding, packing, quantization, rate, sets
-from gaussjax.gjx.encoding import DEFAULT_EFFORT, EFFORTS, FALL, RECIPE, Effort, Progress, Work
+from gaussjax.gjx.encoding import DEFAULT_EFFORT, EFFORTS, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
 from gaussjax.gjx.packing import (
   at_8_bits as at_8_bits,
@@ -295,10 +295,9 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
 
 
 def describe(effort: int) -> str:
-  """All that a file's Gaussians depend on but picture, rate and seed, in words like those of `recipes.describe`."""
+  """All that a file's Gaussians depend on but picture, rate and seed."""
   parts = (
-    EFFORTS[effort][:2],
-    recipes.describe(RECIPE),
+    EFFORTS[effort],
     BITS,
     SETTLED,
     rate.LAMBDA,

@@ -1,8 +1,7 @@
 """Sums over neighbour lists, C tiles of P pixels at a time, a block of B Gaussians each, D values.
 
-With A the N x (H W) matrix of weights: `splat` is A^T v (custom_vjp), `splat_adjoint` A g, and `splat_jvp` the
-derivative of `splat` along a direction. Weights are made in one elementwise pass and reduced by matrix products,
-in chunks that stay in the cache.
+With A the N x (H W) matrix of weights: `splat` is A^T v (custom_vjp), `splat_adjoint` A g. Weights are made in one
+elementwise pass and reduced by matrix products, in chunks that stay in the cache.
 """
 
 import functools
@@ -169,24 +168,6 @@ def splat_adjoint(geometry: Geometry, image: Array, lists: TileLists, tau: float
   return gather_tiles(lists, rows, image, pull, image.shape[-1]) / (1 - tau)
 
 
-def splat_jvp(
-  geometry: Geometry, values: Array, geometry_dot: Geometry, values_dot: Array, lists: TileLists, tau: float
-) -> Array:
-  """The derivative `[H, W, D]` of `splat` along (`geometry_dot`, `values_dot`), linear in both."""
-  pixels, num_values = local_pixels(lists.tile, values.dtype), values.shape[1]
-  both = jnp.concatenate([values, values_dot], 1) / (1 - tau)
-  rows = jnp.concatenate([table(geometry, both), table(geometry_dot, values[:, :0])], 1)
-
-  def draw(rows: Array, centers: Array) -> Array:
-    direction = rows[..., 5 + 2 * num_values :]
-    value, value_dot = jnp.split(rows[..., 5 : 5 + 2 * num_values], 2, axis=-1)
-    e = exponential(rows, centers, pixels)
-    log_e_dot = log_exponential_dot(rows, direction, centers, pixels)
-    return weigh(jnp.where(e > tau, e, 0) * log_e_dot, value) + weigh(jnp.maximum(e - tau, 0), value_dot)
-
-  return sum_blocks(lists, rows, draw, num_values)
-
-
 def _splat_forward(geometry: Geometry, values: Array, lists: TileLists, tau: float):
   return splat(geometry, values, lists, tau), (geometry, values, lists)
 
@@ -299,14 +280,3 @@ def moment_gradient(rows: Array, centers: Array, moments: Array) -> Array:
   return jnp.stack(
     [a11 * z1 + a21 * z2, a22 * z2, -a11 * sxx, -(a21 * sxx + a22 * sxy), -(a21 * sxy + a22 * syy)], -1
   )
-
-
-def log_exponential_dot(rows: Array, direction: Array, centers: Array, pixels: Array) -> Array:
-  """The derivative `[C, B, P]` of -q / 2 along `direction` `[C, B, 5]`, whose means and whitenings are changes."""
-  mx, my, a11, a21, a22 = (rows[..., i, None] for i in range(5))
-  mx_dot, my_dot, a11_dot, a21_dot, a22_dot = (direction[..., i, None] for i in range(5))
-  dx = pixels[0] - (mx - centers[:, None, :1])
-  dy = pixels[1] - (my - centers[:, None, 1:])
-  z1, z1_dot = a11 * dx, a11_dot * dx - a11 * mx_dot
-  z2, z2_dot = a21 * dx + a22 * dy, a21_dot * dx - a21 * mx_dot + a22_dot * dy - a22 * my_dot
-  return -(z1 * z1_dot + z2 * z2_dot)

@@ -1,21 +1,21 @@
-"""V3: what density control is worth, at equal N and in Gaussians."""
+"""What density control is worth, at equal N and in Gaussians."""
 
 import bisect
 import math
 import statistics
 
-from experiments import runner, sweep
+from experiments import rowfile, runner, sweep
 
 NUM_GAUSSIANS, STEPS, SHARES = 5000, 1000, (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 
 
-def measure(images: list) -> list[runner.Criterion]:
+def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   """(a) at the same start and N; (b) the smallest share of N that equals a fixed random start."""
   gains, shares = [], []
   for path in images:
 
     def psnr(name, count, path=path):
-      return sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, count, 0, STEPS, None))["psnr"]
+      return sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, count, 0, STEPS, None), rows)["psnr"]
 
     gains.append(psnr("balanced", NUM_GAUSSIANS) - psnr("fixed", NUM_GAUSSIANS))
     wanted = psnr("random_fixed", NUM_GAUSSIANS)

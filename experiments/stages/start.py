@@ -1,9 +1,9 @@
-"""V4: what the start is worth, in time to a PSNR and in PSNR at equal time."""
+"""What the start is worth, in time to a PSNR and in PSNR at equal time."""
 
 import math
 import statistics
 
-from experiments import runner, sweep
+from experiments import rowfile, runner, sweep
 
 NUM_GAUSSIANS, STEPS = 5000, 1000
 SHORT = (20, 50, 100, 200, 300, 400, 500, 600, 800, 1000)  # steps of fits that each have a schedule of their own
@@ -13,31 +13,29 @@ EQUAL_SECONDS = 10.0
 STARTS = {"with density control": ("balanced", "random"), "without density control": ("fixed", "random_fixed")}
 
 
-def measure(images: list) -> list[runner.Criterion]:
+def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   """The criteria: medians over the images of ratios of seconds, initialisation in, compilation apart.
 
-  V1's own recipe also has other rates.
+  The first version's recipe (v1) also has other rates.
   """
-  seeds_ratios = []
+  ratios = []
   for path in images:
-    seed = row(path, "v1", STEPS)
-    seeds_ratios.append(faster(path, seed, "balanced"))
-    print(f"{path.name}: v1 {seed['psnr']:.2f} dB, {seeds_ratios[-1]:.1f}x", flush=True)
+    first_version = row(rows, path, "v1", STEPS)
+    ratios.append(faster(rows, path, first_version, "balanced"))
+    print(f"{path.name}: v1 {first_version['psnr']:.2f} dB, {ratios[-1]:.1f}x", flush=True)
   return [
-    *(criterion for where in STARTS for criterion in compared(images, where)),
-    runner.at_least(
-      "time to V1's PSNR after 1,000 steps, times faster, median", statistics.median(seeds_ratios), 10
-    ),
+    *(criterion for where in STARTS for criterion in compared(images, where, rows)),
+    runner.at_least("time to v1's PSNR after 1,000 steps, times faster, median", statistics.median(ratios), 10),
   ]
 
 
-def compared(images: list, where: str) -> list[runner.Criterion]:
+def compared(images: list, where: str, rows: rowfile.Source) -> list[runner.Criterion]:
   """The criteria of the start in two scales against random ones."""
   (ours, random), ratios, gains = STARTS[where], [], []
   for path in images:
-    theirs = row(path, random, STEPS)
-    ratios.append(faster(path, theirs, ours))
-    soon, theirs_soon = (row(path, name, None, EQUAL_SECONDS)["psnr"] for name in (ours, random))
+    theirs = row(rows, path, random, STEPS)
+    ratios.append(faster(rows, path, theirs, ours))
+    soon, theirs_soon = (row(rows, path, name, None, EQUAL_SECONDS)["psnr"] for name in (ours, random))
     gains.append(soon - theirs_soon)
     print(
       f"{path.name}, {where}: random {theirs['psnr']:.2f} dB, {ratios[-1]:.1f}x; "
@@ -52,13 +50,13 @@ def compared(images: list, where: str) -> list[runner.Criterion]:
   ]
 
 
-def row(path, name: str, steps: int | None, seconds: float | None = None) -> dict:
+def row(rows: rowfile.Source, path, name: str, steps: int | None, seconds: float | None = None) -> rowfile.Row:
   """The row of a fit by the recipe `name`."""
-  return sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, steps, seconds))
+  return sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, steps, seconds), rows)
 
 
-def faster(path, theirs: dict, name: str) -> float:
+def faster(rows: rowfile.Source, path, theirs: rowfile.Row, name: str) -> float:
   """By how much the shortest fit by `name` that is as good as `theirs` is faster; 0 if none is."""
-  fits = (row(path, name, steps) for steps in SHORT)
+  fits = (row(rows, path, name, steps) for steps in SHORT)
   seconds = next((ours["seconds"] for ours in fits if ours["psnr"] >= theirs["psnr"]), math.inf)
   return theirs["seconds"] / seconds

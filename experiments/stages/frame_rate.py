@@ -1,4 +1,4 @@
-"""V5: at least 1,000 frames a second on a GPU, 768 x 512 with 10,000 Gaussians."""
+"""At least 1,000 frames a second on a GPU, 768 x 512 with 10,000 Gaussians."""
 
 import jax
 

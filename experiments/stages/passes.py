@@ -1,20 +1,20 @@
-"""V2: ten passes against one, at equal Gaussians and equal steps."""
+"""Ten passes against one, at equal Gaussians and equal steps."""
 
 import statistics
 
-from experiments import runner, sweep, variants
+from experiments import rowfile, runner, sweep, variants
 
 PASSES, STEPS, NUM_GAUSSIANS = 10, 1000, 5000
 # What passes bring by themselves, and what they add to density control within a fit, which does much the same.
 WITHIN = {"fixed": "without density control", "balanced": "with density control"}
 
 
-def measure(images: list) -> list[runner.Criterion]:
+def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   """The criteria, on the mean of the images: with and without density control, in the passes as in the one fit."""
-  return [criterion for name in WITHIN for criterion in compared(images, name)]
+  return [criterion for name in WITHIN for criterion in compared(images, name, rows)]
 
 
-def compared(images: list, name: str) -> list[runner.Criterion]:
+def compared(images: list, name: str, rows: rowfile.Source) -> list[runner.Criterion]:
   """The criteria of passes by the recipe `name`, against one fit by it."""
   import gaussjax
 
@@ -23,7 +23,7 @@ def compared(images: list, name: str) -> list[runner.Criterion]:
   for path in images:
     image = gaussjax.read_image(path)
     row = lambda steps, path=path: sweep.row_of(
-      sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, steps, None)
+      sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, steps, None), rows
     )
     ended, report = gaussjax.fit_passes(
       image, num_gaussians=NUM_GAUSSIANS, passes=PASSES, steps=STEPS, preset=recipe

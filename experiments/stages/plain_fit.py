@@ -1,4 +1,4 @@
-"""V1: one pass of the plain recipe gains PSNR, with right gradients, no collapse and no loss of coverage."""
+"""One pass of the plain recipe gains PSNR, with right gradients, no collapse and no loss of coverage."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import numpy as np
 from jax.test_util import check_grads
 
 import gaussjax
-from experiments import runner
+from experiments import runner, variants
 from experiments.runner import Criterion
 from gaussjax import geometry
 from gaussjax.fitting import recipes
@@ -49,7 +49,7 @@ def fit_criteria(
   histories = []
   for seed in SEEDS:
     print(f"{name}: seed {seed}", flush=True)
-    fit = gaussjax.fit(image, num_gaussians=num_gaussians, seed=seed, preset=recipes.V1)
+    fit = gaussjax.fit(image, num_gaussians=num_gaussians, seed=seed, preset=variants.recipe("v1"))
     histories.append(fit.history)
   spread = lambda values: f"{min(values):.3g} to {max(values):.3g}"
 

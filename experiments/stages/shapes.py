@@ -1,13 +1,13 @@
-"""V8: the three shapes on equal terms, and under stress."""
+"""The three shapes on equal terms, and under stress."""
 
 import statistics
 
-from experiments import runner, sweep, variants
+from experiments import rowfile, runner, sweep, variants
 
 NUM_GAUSSIANS, STEPS, STRESS_STEPS, FACTOR = 5000, 1000, 10_000, 10
 
 
-def measure(images: list) -> list[runner.Criterion]:
+def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   """PSNR against Euler's at equal steps, and a run of 10,000 steps at ten times the rates without a bad number."""
   import jax
   import jax.numpy as jnp
@@ -17,7 +17,7 @@ def measure(images: list) -> list[runner.Criterion]:
   criteria, euler = [], []
   for name in ("balanced", "cholesky", "log_cholesky"):
     setting = sweep.Setting(name, NUM_GAUSSIANS, 0, STEPS, None)
-    psnr = [sweep.row_of(sweep.ACCEPTANCE, path, setting)["psnr"] for path in images]
+    psnr = [sweep.row_of(sweep.ACCEPTANCE, path, setting, rows)["psnr"] for path in images]
     print(f"{name}: {statistics.mean(psnr):.2f} dB")
     if name == "balanced":
       euler = psnr
