@@ -50,7 +50,7 @@ def define_flags() -> None:
 
 def main() -> int:
   """Runs the stage and prints its table."""
-  import gaussjax
+  from gaussjax import report
 
   name, source = STAGES.get(FLAGS.stage, FLAGS.stage), rowfile.source(fresh=FLAGS.fresh)
   stage = importlib.import_module(f"experiments.stages.{name}")
@@ -65,7 +65,7 @@ def main() -> int:
     print(f"not measured: {reason}")
     return 3
   rows = [(c.name, c.measured, c.required, "met" if c.met else "MISSED") for c in criteria]
-  print(gaussjax.report.table(rows, ("criterion", "measured", "required", "")))
+  print(report.table(rows, ("criterion", "measured", "required", "")))
   missed = sum(not c.met for c in criteria)
   print(f"{name}: {len(criteria) - missed} of {len(criteria)} criteria met")
   if source.commits:

@@ -77,7 +77,7 @@ def fit(image, num_gaussians: int, steps: int) -> float:
   """Milliseconds a step of `fit` without density control, the second half of twice `steps`."""
   import gaussjax
 
-  recipe = gaussjax.Recipe(initialize=gaussjax.initializers.multi_scale, weighted=True, policy=None)
+  recipe = gaussjax.PRESETS["balanced"]._replace(policy=None)
   stop = gaussjax.Stop(max_steps=2 * steps)
   history = gaussjax.fit(image, num_gaussians=num_gaussians, preset=recipe, stop=stop).history
   seconds = {record["step"]: record["seconds"] for record in history}

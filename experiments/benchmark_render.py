@@ -31,7 +31,6 @@ def define_flags() -> None:
 
 def main() -> int:
   """Measures, prints a table, writes JSON."""
-  import gaussjax
   from gaussjax import report
   from gaussjax.rendering import blends
 
@@ -46,7 +45,7 @@ def main() -> int:
   columns = ["blend", "width", "height", "num_gaussians", "forward_ms", "value_and_grad_ms", "update_ms"]
   columns += ["amortised_ms", "evaluations_millions", "compile_ms", "peak_memory_mb", "ns_per_pixel"]
   table = [[_short(row[name]) for name in columns] for row in rows + figures.get("sweep", [])]
-  print(gaussjax.report.table(table, columns))
+  print(report.table(table, columns))
   for row in rows_of_batch:
     print(
       "a batch fit of {images} images, 128 x 128, 200 Gaussians: {image_steps_per_second:.0f} image steps/s".format(

@@ -59,9 +59,10 @@ def row_of(path: Path, image: Path, num_gaussians: int, effort: int, rows: rowfi
 def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   """The row of one image."""
   import gaussjax
+  from gaussjax import startup
   from gaussjax.gjx import contexts, grids, quantization, search
 
-  gaussjax.startup.release_programs()
+  startup.release_programs()
   image = gaussjax.read_image(path)
   stages = search.stages(image, num_gaussians, effort=effort)
   layer = contexts.ordered(quantization.codes_of(stages.gaussians, stages.steps))

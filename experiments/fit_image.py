@@ -62,13 +62,14 @@ def main() -> int:
   import jax.numpy as jnp
 
   import gaussjax
+  from gaussjax import image_io, report
   from gaussjax.fitting import checkpoints
   from gaussjax.quality import metrics
 
   recipe = recipe_from_flags()
   image = gaussjax.read_image(FLAGS.image, report_fn=lambda line: print(f"{FLAGS.image}: {line}"))
   if FLAGS.height is not None or FLAGS.width is not None:
-    image = gaussjax.image_io.resize(image, FLAGS.height, FLAGS.width)
+    image = image_io.resize(image, FLAGS.height, FLAGS.width)
   steps = recipe.steps if FLAGS.iterations is None else FLAGS.iterations
   compilations, report_progress, counts = runner.Compilations(), runner.progress(steps), []
 
@@ -97,7 +98,7 @@ def main() -> int:
     write_results(folder, image, render, result)
   checkpoints.discard(checkpoint.folder)
   rows = [(name, f"{value:.5g}") for name, value in result.metrics.items()]
-  print(gaussjax.report.table(rows, ("figure", "value")))
+  print(report.table(rows, ("figure", "value")))
   print(f"results in {FLAGS.out_dir}: comparison.png is the one to look at first")
   return 0
 

@@ -109,19 +109,20 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> rowfi
   import numpy as np
 
   import gaussjax
+  from gaussjax import image_io, startup
 
-  gaussjax.startup.release_programs()
+  startup.release_programs()
   image = gaussjax.read_image(path)
   began, count = time.monotonic(), None
   if effort is not None:
     data = gaussjax.encode(image, bpp=setting, effort=effort)
     seconds = time.monotonic() - began
     gaussians, _ = gaussjax.decode(data)
-    decoded, count = gaussjax.image_io.as_uint8(gaussjax.render(gaussians)), len(gaussians.means)
+    decoded, count = image_io.as_uint8(gaussjax.render(gaussians)), len(gaussians.means)
   else:
-    data, decoded = classic(gaussjax.image_io.as_uint8(image), codec, setting)
+    data, decoded = classic(image_io.as_uint8(image), codec, setting)
     seconds = time.monotonic() - began
-  error = np.mean((decoded.astype(np.float64) - gaussjax.image_io.as_uint8(image)) ** 2)
+  error = np.mean((decoded.astype(np.float64) - image_io.as_uint8(image)) ** 2)
   return {
     "gaussians": count,
     "bytes": len(data),

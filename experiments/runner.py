@@ -57,6 +57,8 @@ def run(main: Callable[[], int | None], description: str) -> None:
   `--help` prints `description` and the flags and exits 0, before JAX is imported. A usage error, and any ValueError
   or OSError of `main`, is one line on stderr and exit status 2; a FitError exits 1, an interruption 130.
   """
+  from gaussjax import startup
+
   argv = sys.argv
   if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
     print(f"{description.strip()}\n\nFlags:\n{_flag_help()}")
@@ -71,9 +73,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
   except flags.Error as error:
     _fail(str(error))
   try:
-    import gaussjax
-
-    gaussjax.startup.prepare_jax()
+    startup.prepare_jax()
     sys.exit(main())
   except KeyboardInterrupt:
     _fail("interrupted", INTERRUPTED)

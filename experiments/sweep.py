@@ -125,10 +125,11 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
   import jax.numpy as jnp
 
   import gaussjax
+  from gaussjax import startup
   from gaussjax.fitting import checkpoints
   from gaussjax.quality import metrics
 
-  gaussjax.startup.release_programs()
+  startup.release_programs()
   image, count, seed = gaussjax.read_image(path), setting.num_gaussians, setting.seed
   fit = lambda **more: variants.fit(setting.variant, image, num_gaussians=count, seed=seed, **more)
   steps = setting.steps

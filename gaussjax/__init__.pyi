@@ -1,27 +1,17 @@
-from . import (
-  contrib as contrib,
-  errors as errors,
-  files as files,
-  fitting as fitting,
-  geometry as geometry,
-  gjx as gjx,
-  image_io as image_io,
-  numerics as numerics,
-  quality as quality,
-  rendering as rendering,
-  report as report,
-  startup as startup,
-  types as types,
-)
-from .contrib.passes import Pass as Pass, fit_passes as fit_passes
 from .errors import FitError as FitError, FormatError as FormatError
+from .fitting import density as density, initializers as initializers, optimizers as optimizers
 from .fitting.checkpoints import Checkpoint as Checkpoint
-from .fitting.recipes import Recipe as Recipe, fit as fit
-from .gjx.imageio_plugin import read as read, register_imageio as register_imageio, write as write
-from .gjx.search import decode as decode, encode as encode
+from .fitting.recipes import PRESETS as PRESETS, Recipe as Recipe, fit as fit
+from .geometry import concatenate as concatenate, take as take, where as where
+from .gjx.imageio_plugin import register_imageio as register_imageio
+from .gjx.search import Effort as Effort, decode as decode, encode as encode
 from .gjx.store import load as load, save as save
 from .image_io import read_image as read_image, write_image as write_image
-from .rendering.renderer import render as render
+from .quality import losses as losses, metrics as metrics
+from .rendering import blends as blends
+from .rendering.blends import Blend as Blend
+from .rendering.renderer import allocate as allocate, refresh as refresh, render as render
+from .rendering.tiles import Neighbors as Neighbors
 from .types import (
   Canvas as Canvas,
   Cholesky as Cholesky,
@@ -31,3 +21,5 @@ from .types import (
   LogCholesky as LogCholesky,
   Stop as Stop,
 )
+
+__version__: str

@@ -228,11 +228,12 @@ def _version(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
 def _start() -> Any:
   """gaussjax, with JAX made ready. Raises ValueError where that cannot run."""
   import gaussjax
+  from gaussjax import startup
 
-  if refused := gaussjax.startup.refused_flags():
+  if refused := startup.refused_flags():
     raise ValueError(refused)
-  gaussjax.startup.prepare_jax()
-  gaussjax.startup.check_devices()
+  startup.prepare_jax()
+  startup.check_devices()
   return gaussjax
 
 
@@ -358,12 +359,13 @@ def _asked(arguments: argparse.Namespace, height: int, width: int) -> str:
 
 def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
   """(the file, its figures)."""
+  from gaussjax import image_io
   from gaussjax.gjx import packing
   from gaussjax.quality import metrics
 
   data = _input(source)
   image = gaussjax.read_image(data, name=source, report_fn=lambda line: _tell(f"{source}: {line}"))
-  kept = gaussjax.image_io.read_metadata(data) if arguments.metadata else {}
+  kept = image_io.read_metadata(data) if arguments.metadata else {}
   began = time.monotonic()
   try:
     encoded = gaussjax.encode(image, metadata=kept, progress_fn=_progress(), **_options(arguments))
@@ -489,6 +491,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _view(arguments: argparse.Namespace) -> None:
   if arguments.output == "-":
     raise ValueError("got - as the output, expected a name, since two pictures are written")
+  from gaussjax import report
+
   if arguments.input == arguments.original == "-":
     raise ValueError("got - twice, expected standard input for one of the two")
   output = Path(arguments.output)
@@ -504,9 +508,9 @@ def _view(arguments: argparse.Namespace) -> None:
     original = _picture(gaussjax, arguments.original)
     if original.shape != picture.shape:
       raise ValueError(f"got {arguments.original} of {_shape(original)}, expected {_shape(picture)}")
-    shown = gaussjax.report.comparison(original, picture)
+    shown = report.comparison(original, picture)
   magnify = max(1, 1536 // max(picture.shape[:2]))
-  outlines = gaussjax.report.ellipses(gaussians, picture, magnify=magnify)
+  outlines = report.ellipses(gaussians, picture, magnify=magnify)
   _output(arguments.output, _picture_bytes(arguments.output, shown))
   _output(ellipses, _picture_bytes(ellipses, outlines))
   _say(arguments, {"picture": arguments.output, "ellipses": ellipses})
@@ -546,6 +550,8 @@ def _batch(arguments: argparse.Namespace) -> None:
 
 def _batch_one(gaussjax: Any, job: _Job, arguments: argparse.Namespace) -> dict[str, Any]:
   """Encodes a picture unless its file is there: what came of it, an error included."""
+  from gaussjax import startup
+
   result: dict[str, Any] = {"input": job.source, "file": job.target}
   if not job.trouble and not _is_due(job, arguments):
     return result | {"skipped": "there already"}
@@ -554,7 +560,7 @@ def _batch_one(gaussjax: Any, job: _Job, arguments: argparse.Namespace) -> dict[
       raise ValueError(job.trouble)
     Path(job.target).parent.mkdir(parents=True, exist_ok=True)
     _check_output(job.target, arguments, (SUFFIX,), job.source)
-    gaussjax.startup.release_programs()
+    startup.release_programs()
     data, figures = _encode_one(gaussjax, job.source, arguments)
     _output(job.target, data)
   except Exception as error:  # whatever one picture brings, the others go on

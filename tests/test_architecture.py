@@ -87,13 +87,6 @@ def test_the_loop_knows_nothing_of_rendering():
   assert {name.split(".")[0] for name in own - {"fitting.guards"}} == {"types", "errors"}
 
 
-def test_experiments_use_public_names_only():
-  public = set(gaussjax.__all__)
-  for path in EXPERIMENTS.rglob("*.py"):
-    own, _ = imported(path)
-    assert {name.split(".")[0] for name in own} <= public, path
-
-
 def test_every_public_name_is_there_and_documented():
   for name in gaussjax.__all__:
     value = getattr(gaussjax, name)

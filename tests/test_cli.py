@@ -125,7 +125,7 @@ def test_imageio_reads_the_format(folder):
   assert iio.imread(folder / "small.gjx", height=48).shape == (48, 72, 3)
   assert iio.improps(folder / "small.gjx").shape == (24, 36, 3)
   assert iio.immeta(folder / "small.gjx")["width"] == 36
-  gaussians, header = gaussjax.read(folder / "small.gjx")
+  gaussians = gaussjax.load(folder / "small.gjx")
   np.testing.assert_array_equal(image_io.as_uint8(gaussjax.render(gaussians)), picture)
   with pytest.raises(ValueError, match="not a file"):
-    gaussjax.read(folder)
+    gaussjax.load(folder)

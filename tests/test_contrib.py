@@ -10,7 +10,7 @@ from scenes import LINEAR_BLENDS, densely, picture, scene, seen_by_policies
 
 import gaussjax
 from gaussjax import geometry
-from gaussjax.contrib import colors, initializers, optimizers, policies, pruning, splat_jvp
+from gaussjax.contrib import colors, initializers, optimizers, passes, policies, pruning, splat_jvp
 from gaussjax.fitting import density, loop, recipes
 from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles
 
@@ -107,7 +107,7 @@ def test_superpixels_take_the_place_shape_and_colour_of_what_they_cover():
 def test_passes_add_what_is_kept_and_stay_within_the_budget():
   target = np.clip(np.asarray(gaussjax.render(scene(60, 64, 64, log_scale=(1.2, 0.4)))), 0, 1)
   seen = []
-  result, report = gaussjax.fit_passes(
+  result, report = passes.fit_passes(
     target, num_gaussians=62, passes=4, steps=160, progress_fn=lambda record: seen.append(record["step"])
   )
   assert report[0].num_gaussians == 59 and len(report) == 4
@@ -120,12 +120,12 @@ def test_passes_add_what_is_kept_and_stay_within_the_budget():
   assert [record["step"] for record in result.history] == sorted(record["step"] for record in result.history)
   assert_metrics_are_of(result, target)
   with pytest.raises(ValueError, match="got passes=0"):
-    gaussjax.fit_passes(target, num_gaussians=5, passes=0)
+    passes.fit_passes(target, num_gaussians=5, passes=0)
 
 
 def test_a_pass_that_does_not_improve_is_taken_back_and_reported():
   """A flat picture is met by the first set already: nothing can raise its PSNR."""
-  result, report = gaussjax.fit_passes(np.full((64, 64, 3), 0.5), num_gaussians=62, passes=4, steps=40)
+  result, report = passes.fit_passes(np.full((64, 64, 3), 0.5), num_gaussians=62, passes=4, steps=40)
   assert [one.kept for one in report] == [False] * 4
   assert len(result.gaussians.means) == 59
 

@@ -5,12 +5,13 @@ import pytest
 
 import gaussjax
 from experiments import codec_levers, rate_distortion, rowfile, runner
+from gaussjax import image_io
 from gaussjax.gjx import grids
 
 
 def test_jpeg_2000_is_at_its_best():
   """With Pillow's default it would code red, green and blue apart and lose 2 to 3 dB."""
-  pixels = gaussjax.image_io.as_uint8(gaussjax.read_image(runner.PHOTOGRAPH))
+  pixels = image_io.as_uint8(gaussjax.read_image(runner.PHOTOGRAPH))
   data, decoded = rate_distortion.classic(pixels, "jpeg2000", 220)
   assert 8 * len(data) / pixels[..., 0].size < 0.1105
   assert -10 * np.log10(np.mean((decoded / 255 - pixels / 255) ** 2)) > 30.9

@@ -17,6 +17,7 @@ def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
 def compared(images: list, name: str, rows: rowfile.Source) -> list[runner.Criterion]:
   """The criteria of passes by the recipe `name`, against one fit by it."""
   import gaussjax
+  from gaussjax.contrib import passes
 
   recipe, where = variants.recipe(name), WITHIN[name]
   gains, from_start, over_short, over_long, kept = [], [], [], [], []
@@ -25,9 +26,7 @@ def compared(images: list, name: str, rows: rowfile.Source) -> list[runner.Crite
     row = lambda steps, path=path: sweep.row_of(
       sweep.ACCEPTANCE, path, sweep.Setting(name, NUM_GAUSSIANS, 0, steps, None), rows
     )
-    ended, report = gaussjax.fit_passes(
-      image, num_gaussians=NUM_GAUSSIANS, passes=PASSES, steps=STEPS, preset=recipe
-    )
+    ended, report = passes.fit_passes(image, num_gaussians=NUM_GAUSSIANS, passes=PASSES, steps=STEPS, preset=recipe)
     short, single = row(100), row(STEPS)
     good = [one.psnr - one.psnr_before for one in report if one.kept]
     psnr = ended.metrics["psnr"]

@@ -33,7 +33,9 @@ def sharp_edge(size: int = PATTERN_SIZE) -> np.ndarray:
 
 def measure() -> list[Criterion]:
   """All criteria, the worst of the seeds each."""
-  photograph = gaussjax.image_io.resize(gaussjax.read_image(runner.PHOTOGRAPH), 128, 192)
+  from gaussjax import image_io
+
+  photograph = image_io.resize(gaussjax.read_image(runner.PHOTOGRAPH), 128, 192)
   criteria = [gradients_criterion()]
   criteria += fit_criteria(
     "complex_pattern", complex_pattern(), 100, gain=6, psnr=22, min_scale=0.128, w_median=0.5

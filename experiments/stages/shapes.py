@@ -13,6 +13,7 @@ def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   import jax.numpy as jnp
 
   import gaussjax
+  from gaussjax import image_io
 
   criteria, euler = [], []
   for name in ("balanced", "cholesky", "log_cholesky"):
@@ -25,7 +26,7 @@ def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
       criteria.append(
         runner.at_least(f"{name} against Euler, dB", statistics.mean(psnr) - statistics.mean(euler), -0.1)
       )
-  small = gaussjax.image_io.resize(gaussjax.read_image(images[0]), 64, 96)
+  small = image_io.resize(gaussjax.read_image(images[0]), 64, 96)
   for name in ("balanced", "cholesky", "log_cholesky"):
     base = variants.recipe(name)
     recipe = base._replace(initialize=lines, learning_rate=base.learning_rate * FACTOR)
@@ -44,11 +45,11 @@ def lines(key, image, num_gaussians):
   import jax
   import jax.numpy as jnp
 
-  import gaussjax
+  from gaussjax import geometry
   from gaussjax.fitting import initializers
 
   gaussians = initializers.random(key, image, num_gaussians)
   stretch = jax.random.uniform(key, (num_gaussians, 1), maxval=jnp.log(200.0) / 2)
-  euler = gaussjax.geometry.to_euler(gaussians.shape)
+  euler = geometry.to_euler(gaussians.shape)
   log_scales = euler.log_scales + stretch * jnp.array([1.0, -1.0])
   return gaussians._replace(shape=euler._replace(log_scales=log_scales))

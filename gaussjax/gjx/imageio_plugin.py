@@ -1,37 +1,18 @@
-"""`.gjx` files on disk, and the plugin through which imageio reads and writes them."""
+"""The plugin through which imageio reads and writes `.gjx` files."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import imageio.config
 import numpy as np
 from imageio.core.request import InitializationError, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from gaussjax import files, image_io
+from gaussjax import image_io
 from gaussjax.gjx import container, packing, search
 from gaussjax.rendering import renderer
-from gaussjax.types import Gaussians
 
 SUFFIX = ".gjx"
-
-
-def read(path: str | os.PathLike, *, partial: bool = False) -> tuple[Gaussians, container.Header]:
-  """`decode` of a file. Raises ValueError if there is none, FormatError if it is no `.gjx` file."""
-  path = Path(path)
-  if not path.is_file():
-    raise ValueError(f"got {path}, which is not a file; expected a {SUFFIX} file")
-  with path.open("rb") as file:
-    return packing.decode(file.read(container.LIMITS.file_bytes + 1), partial=partial)
-
-
-def write(path: str | os.PathLike, image: ArrayLike, **options: Any) -> bytes:
-  """`encode` into a file, written whole or not at all; returns the bytes. `options` are those of `encode`."""
-  data = search.encode(image, **options)
-  files.write_whole(path, data)
-  return data
 
 
 def register_imageio() -> None:
