@@ -39,7 +39,12 @@ def define_flags() -> None:
     "v1: constant rate 0.01 of the longer side, 100 steps.",
   )
   flags.DEFINE_enum("parameterization", "euler", list(PARAMETERIZATIONS), "How shapes are stored.")
-  flags.DEFINE_enum("blend", "weighted_average", list(BLENDS), "How Gaussians become a pixel.")
+  flags.DEFINE_enum(
+    "blend",
+    "weighted_average",
+    list(BLENDS),
+    "How a pixel is made; only weighted_average has density control.",
+  )
   flags.DEFINE_enum(
     "loss",
     None,
@@ -119,13 +124,17 @@ def recipe_from_flags():
     initialize = functools.partial(initializers.random, random_colors=True)
   elif FLAGS.init is not None:
     initialize = getattr(more_initializers if FLAGS.init == "superpixels" else initializers, FLAGS.init)
-  policy: Any = {None: base.policy, "none": None, "relocate": density.relocate, "split": policies.split}
+  blend = getattr(blends, FLAGS.blend)
+  if blend != blends.weighted_average and FLAGS.init is None:
+    initialize = initializers.structure_tensor
+  unmoved = None if not blend.density else base.policy
+  policy: Any = {None: unmoved, "none": None, "relocate": density.relocate, "split": policies.split}
   return base._replace(
     loss=base.loss if FLAGS.loss is None else getattr(losses, FLAGS.loss),
     initialize=initialize,
     policy=policy[FLAGS.density],
     parameterize=getattr(geometry, PARAMETERIZATIONS[FLAGS.parameterization]),
-    blend=getattr(blends, FLAGS.blend),
+    blend=blend,
     learning_rate=base.learning_rate if FLAGS.learning_rate is None else FLAGS.learning_rate,
     checked=FLAGS.checked,
   )

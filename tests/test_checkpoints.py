@@ -16,12 +16,12 @@ ABOUT = {"image": "abc", "seed": 0}
 
 def test_the_newest_whole_one_serves(tmp_path):
   for step in (1, 2, 3):
-    checkpoints.keep(tmp_path, step, TREE, ABOUT, [{"step": step}])
+    checkpoints.keep(tmp_path, step, TREE, ABOUT, {"history": [{"step": step}]})
   newest, older = checkpoints.kept(tmp_path)
   newest.write_bytes(newest.read_bytes()[:-40])
-  tree, history = checkpoints.resume(tmp_path, TREE, ABOUT)
+  tree, notes = checkpoints.resume(tmp_path, TREE, ABOUT)
   np.testing.assert_array_equal(tree["means"], TREE["means"])
-  assert tree["step"] == 5 and history == [{"step": 2}] and older.name == "step-00000002.npz"
+  assert tree["step"] == 5 and notes == {"history": [{"step": 2}]} and older.name == "step-00000002.npz"
   with pytest.raises(ValueError, match="another fit: got seed 0, expected 1"):
     checkpoints.resume(tmp_path, TREE, ABOUT | {"seed": 1})
   checkpoints.discard(tmp_path)
@@ -29,13 +29,14 @@ def test_the_newest_whole_one_serves(tmp_path):
 
 
 def test_what_resume_refuses(tmp_path):
-  checkpoints.keep(tmp_path, 1, TREE, ABOUT, [])
+  checkpoints.keep(tmp_path, 1, TREE, ABOUT, {})
   (path,) = checkpoints.kept(tmp_path)
   header, arrays = files.read_npz(path.read_bytes())
   for changes, words in (
     ({"about": [1]}, "without about"),
-    ({"history": None}, "without history"),
-    ({"names": ["x"]}, "another version"),
+    ({"notes": None}, "without notes"),
+    ({"names": ["x"]}, "another recipe"),
+    ({"version": 1}, "another version"),
     ({"leaf0": np.array([object()])}, "expected numbers"),
     ({"leaf0": np.zeros((3, 2), np.int32)}, "leaf0 of int32"),
     ({"leaf0": np.zeros(6, np.float32)}, "shape"),

@@ -12,7 +12,7 @@ import gaussjax
 from gaussjax import geometry
 from gaussjax.contrib import colors, initializers, optimizers, passes, policies, pruning, splat_jvp
 from gaussjax.fitting import density, loop, recipes
-from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles
+from gaussjax.rendering import blends, dense, kernel, splat, tiles
 
 
 def test_split_divides_the_busiest_in_the_places_of_the_least_costly():
@@ -81,7 +81,7 @@ def test_what_a_fit_that_prunes_refuses():
     with pytest.raises(ValueError, match=f"got .*{next(iter(wrong))}.*expected"):
       fit(**wrong)
   with pytest.raises(ValueError, match="expected weighted_average"):
-    fit(preset=recipes.Recipe(blend=blends.accumulated_sum))
+    fit(preset=recipes.Recipe(blend=blends.accumulated_sum, policy=None))
 
 
 def test_policies_follow_one_another():
@@ -200,7 +200,7 @@ def test_colours_solved_for_at_the_start_and_the_end_lower_the_error():
 @pytest.mark.parametrize("blend", LINEAR_BLENDS)
 def test_a_picture_of_the_same_shapes_is_met(blend):
   gaussians = scene(8, log_scale=(1.5, 0.3), blend=blend)
-  placed = renderer.rasterizer(gaussians, (), 24, 31)
+  placed = densely(gaussians)
   draw = lambda colors: blend(placed, colors, gaussians.canvas.background)
   target = draw(jnp.asarray(np.random.default_rng(3).uniform(size=(8, 3)), jnp.float32))
   error = lambda g: float(jnp.mean(jnp.square(draw(g.colors) - target)))
@@ -213,4 +213,4 @@ def test_a_picture_of_the_same_shapes_is_met(blend):
 def test_an_ordered_blend_is_refused():
   gaussians = scene(3, blend=blends.alpha_composite)
   with pytest.raises(ValueError, match="expected one that is linear"):
-    colors.solve_colors(gaussians, renderer.rasterizer(gaussians, (), 24, 31), jnp.zeros((24, 31, 3)))
+    colors.solve_colors(gaussians, densely(gaussians), jnp.zeros((24, 31, 3)))

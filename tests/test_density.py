@@ -114,7 +114,10 @@ def test_control_pays_and_keeps_the_budget():
 
 def test_only_the_weighted_average_is_controlled():
   assert recipes.controls_density(recipes.Recipe())
-  assert not recipes.controls_density(recipes.Recipe(blend=blends.accumulated_sum))
+  with pytest.raises(ValueError, match="policy=None"):
+    recipes.of(recipes.Recipe(blend=blends.accumulated_sum))
+  with pytest.raises(ValueError, match="initialize="):
+    recipes.of(recipes.PRESETS["fast"]._replace(blend=blends.accumulated_sum, policy=None))
   assert not recipes.controls_density(recipes.Recipe(policy=None))
 
 

@@ -20,7 +20,8 @@ SHORT = gaussjax.Stop(max_steps=30)
 @pytest.mark.parametrize(("parameterization", "blend"), [(0, 0), (1, 1), (2, 2)])
 def test_every_variant_gains(parameterization, blend):
   parameterize, blend = PARAMETERIZATIONS[parameterization], BLENDS[blend]
-  recipe = recipes.Recipe(parameterize=parameterize, blend=blend)
+  policy = recipes.Recipe().policy if blend.density else None
+  recipe = recipes.Recipe(parameterize=parameterize, blend=blend, policy=policy)
   result = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=SHORT)
   assert result.history[-1]["psnr"] > result.history[0]["psnr"] + 2
   assert len(result.gaussians.means) == 20

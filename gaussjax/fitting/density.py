@@ -65,6 +65,8 @@ def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction
   Without it a pixel's colour moves by a (prediction - c_i), a = w_i / (W - w_i), W the sum of all weights with the
   background's. One that no pixel sees, or that is parked, counts for less than any other: -inf.
   """
+  if gaussians.canvas is not None and not gaussians.canvas.blend.density:
+    raise ValueError(f"got the blend {gaussians.canvas.blend.name}, expected one whose removal costs are known")
   total = blends.coverage(rasterizer)[..., None] + rasterizer.tail
   channels, factors = prediction.shape[-1], jnp.exp(rasterizer.log_weights)
 

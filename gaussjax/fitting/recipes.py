@@ -137,14 +137,8 @@ def result(recipe: Recipe, ended: loop.Run, target: Array, seconds: Callable[[],
 
 
 def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaussians:
-  """The set that a fit starts from, on its canvas; the background is the target's mean.
-
-  `multi_scale` is for the weighted average; a recipe of it with another blend starts by the structure tensor.
-  """
-  initialize = recipe.initialize
-  if initialize is multi_scale and recipe.blend is not blends.weighted_average:
-    initialize = initializers.structure_tensor
-  gaussians = initialize(key, target, num_gaussians)
+  """The set that a fit starts from, on its canvas; the background is the target's mean."""
+  gaussians = recipe.initialize(key, target, num_gaussians)
   if len(gaussians.means) != num_gaussians:
     raise ValueError(f"got {len(gaussians.means)} Gaussians from the recipe's initialize, expected {num_gaussians}")
   return _on_canvas(gaussians, target, recipe)
@@ -228,8 +222,8 @@ def _optimizer(recipe: Recipe, height: int, width: int) -> optax.GradientTransfo
 
 
 def controls_density(recipe: Recipe) -> bool:
-  """Whether a recipe's fit moves Gaussians: the policies know the weighted average only."""
-  return recipe.policy is not None and recipe.blend is blends.weighted_average
+  """Whether a recipe's fit moves Gaussians."""
+  return recipe.policy is not None
 
 
 def control(
@@ -303,12 +297,25 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
         f"got a recipe whose {name} cannot be hashed ({error}), expected a function or an object with __hash__, "
         "such as one of a frozen dataclass"
       ) from error
+  _check_blend(recipe)
   rate = arguments.real("learning_rate", recipe.learning_rate)
   if not 0 < rate < math.inf:
     raise ValueError(f"got a learning rate of {rate}, expected a finite number above 0")
   ratios = [arguments.real(f"ratios.{name}", ratio, least=0) for name, ratio in recipe.ratios._asdict().items()]
   steps = arguments.whole("steps", recipe.steps, least=1, most=arguments.MAX_STEPS)
   return recipe._replace(learning_rate=rate, ratios=optimizers.Rates(*ratios), steps=steps)
+
+
+def _check_blend(recipe: Recipe) -> None:
+  """Raises ValueError for a blend that the recipe's other parts do not know."""
+  name, whole = blends.checked(recipe.blend).name, lambda part: getattr(part, "func", part)
+  if whole(recipe.policy) is density.relocate and not recipe.blend.density:
+    raise ValueError(f"got the blend {name}, whose removal costs density control does not know; give policy=None")
+  if whole(recipe.initialize) is multi_scale and recipe.blend != blends.weighted_average:
+    raise ValueError(
+      f"got the blend {name} with the start multi_scale, which is for weighted_average; give another, such as"
+      " initialize=initializers.structure_tensor"
+    )
 
 
 def checked_stop(stop: Stop, recipe: Recipe) -> Stop:
