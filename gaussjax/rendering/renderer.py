@@ -162,8 +162,8 @@ def _draw_listed(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Array, Arr
   lists: Any = neighbors.lists
   placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
   drawn = blends.picture(gaussians, _rasterizer(placed, canvas, lists, neighbors.height, neighbors.width))
-  drift = tiles.drift(jax.lax.stop_gradient(placed), lists, cutoff=canvas.cutoff)
-  return drawn, ~jnp.all(drift <= lists.skins) | tiles.overflowed(lists)
+  outrun = tiles.outrun(jax.lax.stop_gradient(placed), lists, cutoff=canvas.cutoff)
+  return drawn, outrun | tiles.overflowed(lists)
 
 
 _draw_listed_now = jax.jit(_draw_listed)

@@ -28,6 +28,7 @@ GROWTH = 1.25  # of the capacity, from one size of the table to the next
 MAX_PAIRS = 2**30  # more than this many Gaussian-tile pairs overflow 32-bit slots, and any memory
 SKIN_COST = 0.6  # pixel steps: the cost of a build over that of a pixel of skin a step (measured, BUILD_NOTES.md)
 MIN_SKIN, MAX_SKIN = 0.05, 8.0  # pixels
+ROUNDING = 1e-3  # pixels of skin: what two programs' rounding of one geometry stays below
 RADIUS_UNIT = 16.0  # pixels: a Gaussian's skin is `skin` * (1 + radius / RADIUS_UNIT)
 
 
@@ -131,6 +132,12 @@ def drift(geometry: Geometry, lists: TileLists, *, cutoff: float) -> Array:
   dxx, dxy, dyy = (roots(geometry, spread(geometry)) - lists.roots).T
   moved = jnp.sqrt(jnp.sum(jnp.square(geometry.means - lists.means), axis=1))
   return moved + cutoff * jnp.sqrt(dxx**2 + 2 * dxy**2 + dyy**2)
+
+
+def outrun(geometry: Geometry, lists: TileLists, *, cutoff: float) -> Array:
+  """[] bool: some support has outgrown its skin by more than rounding, or is not a number."""
+  skins = lists.skins + ROUNDING * skin_unit(spread(geometry), cutoff=cutoff)
+  return ~jnp.all(drift(geometry, lists, cutoff=cutoff) <= skins)
 
 
 def tile_range(low: Array, high: Array, size: int, count: int) -> tuple[Array, Array]:
