@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -33,9 +34,26 @@ MOST_INPUT = 1 << 28
 def main(argv: list[str] | None = None) -> NoReturn:
   """Runs a subcommand; errors are one line on stderr."""
   _open_streams()
+  if argv is None:  # a process of its own
+    sys.unraisablehook = _interrupt_again
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # they are for those who write programs
-    sys.exit(_status(argv))
+    status = _status(argv)
+  if argv is None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done, and the way out is short
+    if status == INTERRUPTED:  # Python and JAX may have noted that too, and would end otherwise
+      with contextlib.suppress(OSError):
+        sys.stdout.flush()
+      os._exit(status)
+  sys.exit(status)
+
+
+def _interrupt_again(unraisable: Any) -> None:
+  """An interruption that is raised in one of JAX's callbacks is lost there: so that it comes again in a moment."""
+  if issubclass(unraisable.exc_type, KeyboardInterrupt):
+    threading.Timer(0.02, _interrupt).start()
+  else:
+    sys.__unraisablehook__(unraisable)
 
 
 def _open_streams() -> None:
@@ -51,6 +69,13 @@ def _is_closed(stream: Any) -> bool:
   return getattr(stream, "name", None) == os.devnull
 
 
+def _interrupt() -> None:
+  if hasattr(signal, "pthread_kill"):  # wakes the main thread if it waits
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+  else:
+    signal.raise_signal(signal.SIGINT)
+
+
 def _status(argv: list[str] | None) -> int:
   """Runs a subcommand: the exit status."""
   try:
@@ -58,7 +83,8 @@ def _status(argv: list[str] | None) -> int:
     arguments.run(arguments)
     sys.stdout.flush()
   except KeyboardInterrupt:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the way out
+    if argv is None:
+      signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
     return _failed("interrupted; no file was left half written", INTERRUPTED)
   except BrokenPipeError:
     _drop_output()
@@ -528,8 +554,10 @@ def _batch(arguments: argparse.Namespace) -> None:
   jobs = _jobs(arguments.inputs, arguments.out_dir)
   if not jobs:
     raise ValueError(f"got {' '.join(arguments.inputs)}, expected pictures or folders of them")
-  _make_folder(arguments.out_dir)
-  started = _start() if any(_is_due(job, arguments) for job in jobs) else None
+  started = None
+  if any(_is_due(job, arguments) for job in jobs):
+    _make_folder(arguments.out_dir)
+    started = _start()
   results, busy, done = list[dict[str, Any]](), 0.0, 0
   try:
     for index, job in enumerate(jobs):

@@ -1,6 +1,9 @@
 """The command line as people use it: real processes for what is promised, wrong input included."""
 
+import contextlib
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +14,17 @@ import pytest
 from PIL import Image
 
 import gaussjax
-from gaussjax import cli, image_io
+from gaussjax import cli, image_io, startup
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 
 
-def run(folder, *arguments, stdin=b""):
+def run(folder, *arguments, stdin=b"", **environment):
   command = [sys.executable, "-m", "gaussjax.cli", *map(str, arguments)]
-  return subprocess.run(command, input=stdin, capture_output=True, cwd=folder)
+  there = {name: value for name, value in os.environ.items() if environment.get(name, "") is not None}
+  there |= {name: value for name, value in environment.items() if value is not None}
+  there["PYTHONPATH"] = os.pathsep.join([str(Path(gaussjax.__file__).parent.parent), there.get("PYTHONPATH", "")])
+  return subprocess.run(command, input=stdin, capture_output=True, cwd=folder, env=there)
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +33,38 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp("cli")
   exif = Image.Exif()
   exif[0x010F] = "a camera"
-  Image.open(PHOTOGRAPH).resize((36, 24)).save(folder / "small.png", exif=exif)
-  done = run(folder, "encode", "small.png", "small.gjx", "--size=600", "-e0", "--layers=2", "--metadata", "--json")
-  assert done.returncode == 0, done.stderr
-  figures = json.loads(done.stdout)
-  assert figures["bytes"] == (folder / "small.gjx").stat().st_size <= 600
-  assert figures["bpp"] == 8 * figures["bytes"] / (36 * 24) and figures["psnr"] > 18
+  Image.open(PHOTOGRAPH).resize((32, 24)).save(folder / "small.png", exif=exif)
+  size, options = 1000, ("-e0", "--layers=2", "--metadata", "--json")
+  figures = json.loads(encoded(folder / "small.png", folder / "small.gjx", f"--size={size}", *options))
+  assert figures["bytes"] == (folder / "small.gjx").stat().st_size <= size
+  assert figures["bpp"] == 8 * figures["bytes"] / (32 * 24) and figures["psnr"] > 18
   return folder
+
+
+def encoded(*arguments):
+  """What a good encoding prints. In this process, so that all share compiled programs."""
+  with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+    patch.setattr("gaussjax.startup.prepare_jax", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+      cli.main(["encode", *map(str, arguments)])
+  assert ended.value.code == 0
+  return out.getvalue()
+
+
+def test_each_goal_is_met_by_the_file(folder, tmp_path):
+  """Goals for which pictures of this size have the same number of Gaussians: the most."""
+  picture, decoded = folder / "small.png", {}
+  for name, goal in (("bpp", 10.4), ("quality", 100), ("target_psnr", None)):
+    goal = decoded["quality"]["psnr"] - 0.2 if name == "target_psnr" else goal
+    figures = json.loads(encoded(picture, tmp_path / f"{name}.gjx", f"--{name}={goal}", "-e0", "--json"))
+    data = (tmp_path / f"{name}.gjx").read_bytes()
+    shown = image_io.as_uint8(gaussjax.render(gaussjax.decode(data)[0])) / 255
+    psnr = -10 * np.log10(np.mean((shown - gaussjax.read_image(picture)) ** 2))
+    assert figures["bytes"] == len(data) and figures["psnr"] == pytest.approx(psnr, abs=0.01)
+    decoded[name] = figures | {"goal": goal}
+  assert decoded["bpp"]["bpp"] <= 10.4
+  assert decoded["target_psnr"]["psnr"] >= decoded["target_psnr"]["goal"]
+  assert decoded["quality"]["bytes"] > 500
 
 
 def test_help_comes_at_once_without_jax():
@@ -75,7 +106,7 @@ def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys):
   assert iio.imread(out).shape == (30, 60, 3)
   status, text, _ = in_process(capsys, "info", folder / "small.gjx", "--json")
   figures = json.loads(text)
-  assert status == 0 and figures["size"] == "36 x 24" and figures["bytes layer 2"] > figures["bytes layer 1"]
+  assert status == 0 and figures["size"] == "32 x 24" and figures["bytes layer 2"] > figures["bytes layer 1"]
   bits = sum(value for name, value in figures.items() if name.startswith("bits ") and name != "bits a Gaussian")
   assert bits < figures["bits a Gaussian"]
   assert (
@@ -84,47 +115,195 @@ def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys):
   assert iio.imread(tmp_path / "v.png").shape[0] == 24 and (tmp_path / "v-ellipses.png").exists()
 
 
-def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys):
+def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr("gaussjax.render", None)
+  monkeypatch.setattr("gaussjax.fitting.recipes.fit", None)
   good, small = folder / "small.gjx", folder / "small.png"
-  cut, text = tmp_path / "cut.gjx", tmp_path / "text.gjx"
+  cut, text, large = tmp_path / "cut.gjx", tmp_path / "text.gjx", tmp_path / "large.png"
   cut.write_bytes(good.read_bytes()[:-9])
   text.write_text("hello")
-  new = tmp_path / "new.png"
+  Image.new("RGB", (40, 24)).save(large)
+  new, file, none = tmp_path / "new.png", tmp_path / "new.gjx", tmp_path / "none"
   for status, words, arguments in (
     (2, "--force", ("encode", small, good)),
-    (2, "not a file", ("encode", tmp_path / "none.png", tmp_path / "new.gjx")),
-    (2, "not a readable image", ("encode", text, tmp_path / "new.gjx")),
-    (2, "does not exist", ("decode", good, tmp_path / "no" / "new.png")),
-    (1, "signature", ("decode", text, new)),
-    (1, "cut off", ("decode", cut, new)),
-    (2, "--zoom", ("render", good, new, "--zoom=-1")),
+    (2, "none.png, which is not a file", ("encode", tmp_path / "none.png", file)),
+    (2, "Is a directory", ("encode", tmp_path, file)),
+    (2, "text.gjx: not a readable image", ("encode", text, file)),
+    (2, "--bpp 0.001 of 32 x 24 pixels is 0 bytes", ("encode", small, file, "--bpp=0.001")),
+    (2, "small.png: --size 20: ", ("encode", small, file, "--size=20")),
+    (2, "--target_psnr: got 4000", ("encode", small, file, "--target_psnr=4000")),
+    (2, "--quality: got nan", ("encode", small, file, "--quality=nan")),
+    (2, "ends in .gjx", ("encode", small, tmp_path / "new.jpg")),
+    (2, "not allowed with", ("encode", small, file, "--bpp=1", "--size=9")),
+    (2, "does not exist", ("decode", good, none / "new.png")),
+    (2, "does not exist", ("decode", good, text / "new.png")),
+    (2, "File name too long", ("decode", good, tmp_path / ("x" * 300 + ".png"))),
+    (2, "is a folder", ("decode", good, tmp_path, "--force")),
+    (2, "expected a name that ends in", ("decode", good, tmp_path / "new.txt")),
+    (2, "which is the input", ("encode", good, good, "--force")),
+    (1, "text.gjx: not a .gjx file: its signature", ("decode", text, new)),
+    (1, "cut.gjx: cut off", ("decode", cut, new)),
+    (2, "--zoom: got -1", ("render", good, new, "--zoom=-1")),
+    (2, "expected one of the two", ("render", good, new, "--zoom=2", "--width=9")),
     (2, "pixels", ("render", good, new, "--width=1000000")),
-    (2, "viewport", ("render", good, new, "--crop=9,9,2,2")),
-    (2, "equal sizes", ("compare", PHOTOGRAPH, good)),
-    (2, "could not be encoded", ("batch", text, "--out_dir", tmp_path / "more", "-e0")),
+    (2, "--width: got 0", ("render", good, new, "--width=0")),
+    (2, "LEFT < RIGHT", ("render", good, new, "--crop=9,9,2,2")),
+    (2, "LEFT < RIGHT", ("render", good, new, "--crop=0,0,1e308,1e308")),
+    (2, "which has 32 x 24 pixels", ("render", good, new, "--crop=40,0,50,9")),
+    (2, "large.png of 40 x 24 pixels and 3 channels", ("compare", large, small)),
+    (2, "got - twice", ("compare", "-", "-")),
+    (2, "two pictures are written", ("view", good, "-")),
+    (2, "ends in", ("view", good, tmp_path / "new.txt")),
+    (2, "cannot be made", ("batch", small, "--out_dir", text)),
+    (2, "text.gjx: not a readable image", ("batch", text, "--out_dir", tmp_path / "more", "-e0")),
+    (2, "expected a picture with a name", ("batch", "-", "--out_dir", tmp_path / "more")),
   ):
     found, out, error = in_process(capsys, *arguments)
     assert (found, out) == (status, "") and words in error, (arguments, error)
-    assert error.count("\n") <= 2 and error.startswith(("gaussjax: ", str(text)))
-  assert not new.exists() and not (tmp_path / "new.gjx").exists()
-  assert in_process(capsys, "decode", cut, new, "--partial")[0] == 0 and new.exists()
-  assert in_process(capsys, "encode", small, new, "--bpp=1", "--size=9")[0] == 2
+    assert error.count("\n") == 1 + (arguments[0] == "batch" and "cannot" not in words), error
+    assert all(line.startswith("gaussjax: ") for line in error.splitlines())
+  assert not new.exists() and not file.exists() and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_batch_leaves_what_is_there_alone(folder, tmp_path, capsys):
-  (tmp_path / "small.gjx").write_bytes(b"mine")
-  status, out, _ = in_process(capsys, "batch", folder, "--out_dir", tmp_path)
-  assert status == 0 and "there already" in out and (tmp_path / "small.gjx").read_bytes() == b"mine"
+def test_what_is_whole_of_a_file_that_was_cut_off_is_drawn(folder, tmp_path, capsys):
+  (tmp_path / "cut.gjx").write_bytes((folder / "small.gjx").read_bytes()[:-9])
+  assert in_process(capsys, "decode", tmp_path / "cut.gjx", tmp_path / "new.png", "--partial")[0] == 0
+  assert iio.imread(tmp_path / "new.png").shape == (24, 32, 3)
+
+
+def test_batch_does_what_can_be_done(folder, tmp_path, capsys, monkeypatch):
+  data = (folder / "small.gjx").read_bytes()
+  monkeypatch.setattr("gaussjax.encode", lambda image, **options: data)
+  picture, source, out = (folder / "small.png").read_bytes(), tmp_path / "in", tmp_path / "out"
+  for name in ("a.png", "a.jpg", "sub/deep/b.PNG", "sub/there.png", "sub/folder.png", ".hidden/x.png", ".x.png"):
+    (source / name).parent.mkdir(parents=True, exist_ok=True)
+    (source / name).write_bytes(picture)
+  (source / "bad.png").write_text("hello")
+  (source / "empty").mkdir()
+  (out / "sub" / "folder.gjx").mkdir(parents=True)
+  (out / "sub" / "there.gjx").write_bytes(b"mine")
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other" / "bad.png").write_bytes(picture)
+  inputs = (source, source / "sub", tmp_path / "other", tmp_path / "none.png", source / "a.png", source / "empty")
+  status, text, error = in_process(capsys, "batch", *inputs, "--out_dir", out, "--json")
+  report = json.loads(text)
+  came = {Path(row["input"]).relative_to(tmp_path).as_posix(): row for row in report["results"]}
+  assert status == 2 and report["pictures"] == len(came) == 9 and report["failed"] == 5
+  for name, file in (("a.png", "a.png.gjx"), ("a.jpg", "a.jpg.gjx"), ("sub/deep/b.PNG", "sub/deep/b.gjx")):
+    assert (out / file).read_bytes() == data and came[f"in/{name}"]["file"] == str(out / file)
+    assert came[f"in/{name}"]["bytes"] == len(data)
+  assert came["in/sub/there.png"]["skipped"] and (out / "sub" / "there.gjx").read_bytes() == b"mine"
+  for name, words in (
+    ("in/bad.png", "same name"),
+    ("other/bad.png", "same name"),
+    ("in/sub/folder.png", "is a folder"),
+    ("none.png", "No such file"),
+    ("in/empty", "without pictures"),
+  ):
+    assert words in came[name]["error"] and f"{tmp_path / name}: " in error
+  status, text, error = in_process(capsys, "batch", source / "sub" / "deep", "--out_dir", out / "sub" / "deep")
+  assert status == 0 and text == f"{out / 'sub' / 'deep' / 'b.gjx'}: there already\n" and not error
+
+
+def test_an_interruption_is_one_line(folder, tmp_path, capsys, monkeypatch):
+  def interrupted(image, **options):
+    if "second" in seen:
+      raise KeyboardInterrupt
+    seen.append("second")
+    return (folder / "small.gjx").read_bytes()
+
+  seen = []
+  monkeypatch.setattr("gaussjax.encode", interrupted)
+  for name in ("a", "b"):
+    (tmp_path / f"{name}.png").write_bytes((folder / "small.png").read_bytes())
+  status, text, error = in_process(capsys, "batch", tmp_path, "--out_dir", tmp_path / "out", "--json")
+  assert status == 130 and error.splitlines()[-1] == "gaussjax: interrupted; no file was left half written"
+  assert len(json.loads(text)["results"]) == 1 and [p.name for p in (tmp_path / "out").iterdir()] == ["a.gjx"]
+
+
+def test_an_interruption_that_a_callback_swallows_comes_again():
+  code = """
+import signal, sys, time
+from gaussjax import cli
+
+class Callback:
+  def __del__(self):
+    signal.raise_signal(signal.SIGINT)
+
+def work(arguments):
+  Callback()
+  time.sleep(60)
+
+cli._doctor = work
+sys.argv = ["gaussjax", "doctor"]
+cli.main()
+"""
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert done.returncode == 130 and done.stderr == "gaussjax: interrupted; no file was left half written\n"
+
+
+def test_surroundings_that_lack_everything(folder, tmp_path):
+  (tmp_path / "é.gjx").write_bytes((folder / "small.gjx").read_bytes())
+  poor = {"HOME": None, "XDG_CACHE_HOME": str(tmp_path / "é.gjx"), "JAX_ENABLE_X64": "1"}
+  poor |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNINGS": "error"}
+  done = run(tmp_path, "decode", "é.gjx", "é.png", "-v", **poor)
+  assert done.returncode == 0 and not done.stderr, done.stderr
+  assert iio.imread(tmp_path / "é.png").shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("asked", [{"JAX_PLATFORMS": "abacus"}, {"XLA_FLAGS": "--abacus"}, {"JAX_ENABLE_X64": "?"}])
+def test_what_is_asked_of_jax_in_vain_is_said_in_one_line(folder, tmp_path, asked):
+  done = run(tmp_path, "decode", folder / "small.gjx", "new.png", **asked)
+  (name, value), *_ = asked.items()
+  assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
+  assert done.stderr.startswith(b"gaussjax: ") and name.encode() in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_tells_of_all_that_is_broken(tmp_path):
+  broken = {"JAX_PLATFORMS": "abacus", "XLA_FLAGS": "--abacus", "XDG_CACHE_HOME": os.devnull}
+  done = run(tmp_path, "doctor", "--json", **broken)
+  figures = json.loads(done.stdout)
+  assert done.returncode == 0 and not done.stderr
+  assert "abacus" in figures["devices"] and "--abacus" in figures["XLA_FLAGS"] and figures["jax"]
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+  def nowhere():
+    raise RuntimeError("Could not determine home directory.")
+
+  monkeypatch.setattr(Path, "home", nowhere)
+  monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+  assert startup.cache_folder() is None
+
+
+def test_pipes_are_inputs_and_outputs_and_closed_streams_are_said(folder):
+  shell = """
+"$0" -m gaussjax.cli info /dev/fd/3 --json 3<&0 || exit 9
+"$0" -m gaussjax.cli info small.gjx > /dev/full; test $? = 2 || exit 8
+"$0" -m gaussjax.cli info - <&-; test $? = 2 || exit 7
+"$0" -m gaussjax.cli decode small.gjx - >&-; test $? = 2 || exit 6
+"$0" -m gaussjax.cli info nothing 2>&-; test $? = 2 || exit 5
+"""
+  read, write = os.pipe()
+  os.write(write, (folder / "small.gjx").read_bytes())
+  os.close(write)
+  there = os.environ | {"PYTHONPATH": str(Path(gaussjax.__file__).parent.parent)}
+  command = ["sh", "-c", shell, sys.executable]
+  done = subprocess.run(command, stdin=read, capture_output=True, text=True, cwd=folder, env=there)
+  os.close(read)
+  assert done.returncode == 0, done
+  assert json.loads(done.stdout)["size"] == "32 x 24"
+  assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == ["gaussjax"] * 3
 
 
 def test_imageio_reads_the_format(folder):
   gaussjax.register_imageio()
   gaussjax.register_imageio()
   picture = iio.imread(folder / "small.gjx")
-  assert picture.shape == (24, 36, 3) and picture.dtype == np.uint8
-  assert iio.imread(folder / "small.gjx", height=48).shape == (48, 72, 3)
-  assert iio.improps(folder / "small.gjx").shape == (24, 36, 3)
-  assert iio.immeta(folder / "small.gjx")["width"] == 36
+  assert picture.shape == (24, 32, 3) and picture.dtype == np.uint8
+  assert iio.imread(folder / "small.gjx", height=48).shape == (48, 64, 3)
+  assert iio.improps(folder / "small.gjx").shape == (24, 32, 3)
+  assert iio.immeta(folder / "small.gjx")["width"] == 32
   gaussians = gaussjax.load(folder / "small.gjx")
   np.testing.assert_array_equal(image_io.as_uint8(gaussjax.render(gaussians)), picture)
   with pytest.raises(ValueError, match="not a file"):
