@@ -74,13 +74,11 @@ def test_neighbours_that_do_not_hold_are_never_a_subtly_wrong_picture(listed):
   moved = gaussians._replace(means=gaussians.means[::-1])
   draw = lambda g, n: gaussjax.render(g, neighbors=n)
   assert jnp.isnan(jax.jit(draw)(moved, neighbors)).all()
-  np.testing.assert_allclose(
-    draw(moved, neighbors), gaussjax.render(moved), atol=1e-5
-  )  # outside they are made anew
+  # Outside of a trace they are made anew.
+  np.testing.assert_allclose(draw(moved, neighbors), gaussjax.render(moved), atol=1e-5)
   huge = gaussians._replace(shape=gaussians.shape._replace(log_scales=gaussians.shape.log_scales + 3))
-  narrow = gaussjax.allocate(gaussjax.take(gaussians, [0, 1]))
   grown = gaussjax.allocate(huge, like=neighbors)
-  assert grown.lists.ids.shape >= neighbors.lists.ids.shape and narrow.lists.ids.shape == (256,)
+  assert grown.lists.ids.shape >= neighbors.lists.ids.shape
   fresh, overflow = jax.jit(gaussjax.refresh)(huge, grown)
   assert not overflow
   np.testing.assert_allclose(jax.jit(draw)(huge, fresh), gaussjax.render(huge), atol=1e-5)

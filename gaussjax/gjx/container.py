@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
+from gaussjax import geometry
 from gaussjax.errors import DamagedError, FormatError
 from gaussjax.gjx import contexts, grids, range_coder
 from gaussjax.gjx.grids import Codes, Steps
@@ -22,8 +23,7 @@ HEADER, LAYER = ord("H"), ord("L")
 METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
 
 FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
-CUTOFFS = FIXED // 2, 8 * FIXED
-FLOORS = FIXED // 50, 4 * FIXED
+CUTOFFS, FLOORS = ([round(FIXED * bound) for bound in bounds] for bounds in (geometry.CUTOFFS, geometry.FLOORS))
 HEADER_FORMAT = ">BBIIBBBHH4B"
 MAX_LAYERS = 4
 
@@ -195,19 +195,14 @@ def _header(body: bytes, limits: Limits) -> Header:
     raise FormatError(f"got a file for readers of version {least} and later, expected {VERSION}")
   if version < VERSION:
     raise FormatError(f"got a file of version {version}, which is no longer read; encode it anew")
-  in_range: list[tuple[str, int, int, int]] = [
-    ("height", height, 1, limits.pixels),
-    ("width", width, 1, limits.pixels),
-    ("pixels", height * width, 1, limits.pixels),
-    ("channels", channels, 1, contexts.MAX_CHANNELS),
-    ("layers", layers, 1, MAX_LAYERS),
-    ("blend", blend, 0, len(blends.BY_CODE) - 1),
-    ("cutoff", cutoff, *CUTOFFS),
-    ("floor", floor, *FLOORS),
-  ]
+  in_range = (("layers", layers, 1, MAX_LAYERS), ("blend", blend, 0, len(blends.BY_CODE) - 1))
   for name, value, low, high in in_range:
     if not low <= value <= high:
       raise FormatError(f"got a header with {name} {value}, expected {low} to {high}")
+  try:
+    geometry.check_canvas(height, width, channels, cutoff / FIXED, floor / FIXED, most_pixels=limits.pixels)
+  except ValueError as error:
+    raise FormatError(f"a header that no file has: {error}") from None
   if len(body) != fixed + 2 * channels:
     raise FormatError(f"damaged: a header of {len(body)} bytes, expected {fixed + 2 * channels}")
   background = struct.unpack_from(f">{channels}h", body, fixed)
