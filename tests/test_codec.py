@@ -1,5 +1,6 @@
 """The range coder, the container and the grids: round trips, an independent reader, golden bytes, damage."""
 
+import dataclasses
 import hashlib
 import itertools
 
@@ -13,7 +14,8 @@ from scenes import scene
 
 import gaussjax
 from experiments import fuzz_format
-from gaussjax.gjx import container, contexts, grids, quantization, range_coder, search
+from gaussjax import geometry
+from gaussjax.gjx import container, contexts, encoding, grids, quantization, range_coder, search
 from gaussjax.gjx.grids import Codes, Steps
 
 STEPS = Steps(120, 100, 170, 110)
@@ -178,13 +180,119 @@ def test_goals_that_make_no_sense_are_refused():
   for options, words in (
     ({"bpp": 1, "size": 9}, "at most one"),
     ({"quality": 101}, "0 to 100"),
+    ({"quality": float("nan")}, "finite number"),
+    ({"quality": True}, "quality=True"),
     ({"bpp": -1}, "above 0"),
+    ({"bpp": 1.0}, "8 bytes to fill .1 bits a pixel., expected at least 112"),
     ({"size": 10}, "to fill"),
+    ({"size": 600.5}, "size=600.5, expected an integer"),
+    ({"size": 200, "metadata": {"icc": bytes(1000)}}, "at least 1122"),
+    ({"metadata": {"xmp": b""}}, "got metadata xmp"),
+    ({"metadata": {"text": "words"}}, "type str, expected bytes"),
+    ({"target_psnr": 4000}, "at most 99.0"),
     ({"effort": 10}, "effort"),
+    ({"effort": 2.0}, "effort=2.0, expected an integer"),
+    ({"effort": encoding.Effort(0, 8)}, "effort.steps=0"),
+    ({"effort": encoding.Effort(9, 8, encoding.RECIPE._replace(weighted=True))}, "weighted=False"),
+    ({"effort": encoding.Effort(9, 8, encoding.RECIPE._replace(blend=weighted_average))}, "no code in files"),
     ({"layers": 5}, "layers"),
+    ({"seed": -1}, "seed"),
   ):
     with pytest.raises(ValueError, match=words):
       search.encode(image, **options)
+  for shape, words in (
+    ((8, 8, 33), "33 channels"),
+    ((6000, 6000), "36,000,000 pixels"),
+    ((16, 16, 32), "at least 424"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      search.encode(np.broadcast_to(np.float32(0), shape), size=200)
+  with pytest.raises(ValueError, match="at most 58.9"):
+    search.encode(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), target_psnr=60)
+
+
+def weighted_average(rasterizer, colors, background):
+  """A blend of another's, with a built-in one's name."""
+  return rasterizer.splat(colors) + background
+
+
+def test_numbers_of_any_type_are_taken():
+  asked = {"quality": None, "size": None, "target_psnr": None}
+  assert encoding.goal(8000, **asked, bpp=np.float32(0.5)).size == 500
+  assert encoding.goal(100, **asked, bpp=1e300).size > 10**9
+  assert encoding.goal(100, **asked | {"size": np.int64(600)}, bpp=None).size == 600
+  assert encoding.goal(100, **asked | {"target_psnr": jnp.float32(30)}, bpp=None).psnr == 30
+  assert encoding.effort_of(np.uint8(3)) == encoding.EFFORTS[3]
+
+
+def plain(fitted, target, steps, *, progress_fn, **options):
+  """A quantizer as a user may write one: every number at the nearest code, and that is it."""
+  assert target.shape == (24, 31, 3) and set(options) == {"stage_steps", "seed", "loss"}
+  progress_fn(1, 1)
+  return quantization.nearest(fitted, steps)
+
+
+EFFORT = encoding.Effort(1, 1, quantizer=plain)
+PLAIN = scene(12, log_scale=(1.5, 0.4), seed=3)._replace(log_weights=None)
+
+
+@pytest.mark.parametrize("parameterize", [geometry.to_euler, geometry.to_cholesky])
+def test_a_set_becomes_a_file_that_looks_like_it(parameterize):
+  given = PLAIN._replace(means=jnp.clip(PLAIN.means, 0, 24), shape=parameterize(PLAIN.shape))
+  picture = np.clip(gaussjax.render(given), 0, 1)
+  stages, sizes = [], []
+  for options, least in (({"target_psnr": 28}, 28), ({}, 40), ({"target_psnr": 48}, 48)):
+    data = gaussjax.encode(given, effort=EFFORT, layers=2, progress_fn=lambda *at: stages.append(at), **options)
+    gaussians, header = gaussjax.decode(data)
+    assert len(gaussians.means) == 12 and header.layers == 2
+    error = np.mean((np.clip(gaussjax.render(gaussians), 0, 1) - picture) ** 2)
+    assert least - 0.2 < -10 * np.log10(error) < least + 8
+    sizes.append(len(data))
+  assert sizes == sorted(sizes) and set(stages) == {("quantise", 1, 1)}
+  assert len(gaussjax.encode(given, effort=EFFORT, size=sizes[0])) <= sizes[0]
+  with pytest.raises(ValueError, match="30 bytes for 12 Gaussians, expected at least"):
+    gaussjax.encode(given, effort=EFFORT, size=30)
+
+
+def test_gaussians_that_no_pixel_sees_are_left_out_and_those_seen_from_afar_are_not():
+  far = PLAIN.means.at[:3].set(jnp.array([-900.0, 5.0]))
+  assert (
+    len(gaussjax.decode(gaussjax.encode(PLAIN._replace(means=far), effort=EFFORT, target_psnr=5))[0].means) == 9
+  )
+  long = PLAIN.shape._replace(log_scales=PLAIN.shape.log_scales.at[:3, 0].set(6.0), thetas=PLAIN.shape.thetas * 0)
+  with pytest.raises(ValueError, match="means are too far outside"):
+    gaussjax.encode(PLAIN._replace(means=far, shape=long), effort=EFFORT)
+
+
+def test_sets_that_the_format_does_not_hold_are_refused():
+  canvas = PLAIN.canvas
+  held = lambda **changes: PLAIN._replace(canvas=dataclasses.replace(canvas, **changes))
+  for refused, words in (
+    (PLAIN._replace(canvas=None), "without a canvas"),
+    (PLAIN._replace(log_weights=jnp.full(12, 0.1)), "fit with weighted=False"),
+    (PLAIN._replace(colors=PLAIN.colors.at[0].set(jnp.nan)), "colors with 3 values that are NaN"),
+    (PLAIN._replace(colors=PLAIN.colors * 1e5), "colours of up to"),
+    (PLAIN._replace(means=PLAIN.means - 1e5), "no pixel sees"),
+    (PLAIN._replace(means=PLAIN.means[:5]), r"log_scales of shape \(12, 2\), expected \(5, 2\)"),
+    (held(blend=gaussjax.rendering.blends.alpha_composite), "alpha_composite, which has no code in files"),
+    (held(blend=weighted_average), "no code in files"),
+    (held(cutoff=9.0), "cutoff=9"),
+    (held(floor=0.0123456), "multiple of 0.001"),
+    (held(background=jnp.array([0.5, 40, 0.5])), "at most 32.767"),
+    (held(height=10**5, width=10**5), "10,000,000,000 pixels"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      gaussjax.encode(refused, effort=EFFORT)
+  data = gaussjax.encode(PLAIN._replace(log_weights=jnp.zeros(12)), effort=EFFORT, target_psnr=5)
+  assert len(gaussjax.decode(data)[0].means) > 0
+
+
+def test_large_colours_have_steps_that_hold_them():
+  bright = PLAIN._replace(colors=PLAIN.colors * 9000)
+  least = quantization.finest(bright)
+  assert least.color > quantization.FINEST.color and quantization.finest(PLAIN) == quantization.FINEST
+  codes = quantization.codes_of(bright, least).colors
+  assert contexts.MAX_COLOR_CODE / 8 < np.abs(codes).max() < contexts.MAX_COLOR_CODE / 1.9
 
 
 def test_a_goal_in_decibels_is_reached_and_quality_pays(monkeypatch):
@@ -202,7 +310,27 @@ def test_a_goal_in_decibels_is_reached_and_quality_pays(monkeypatch):
     tried.clear()
     size = len(gaussjax.encode(image, target_psnr=goal))
     assert 0 <= 8.0 + 8 * np.log10(size / 5) - goal < 0.6 and len(tried) <= search.MAX_FITS
-  with pytest.raises(ValueError, match="reached 43.8"):
-    gaussjax.encode(image, target_psnr=60)
+  tried.clear()
+  with pytest.raises(ValueError, match="lower it, or raise the effort"):
+    gaussjax.encode(image, target_psnr=80)
+  assert len(tried) == 1 and tried[0] < 5000  # not with all the Gaussians that the picture may have
   sizes = [len(gaussjax.encode(image, quality=quality)) for quality in (0, 30, 60, 100)]
   assert sizes == sorted(sizes) and sizes[-1] > 20 * sizes[0]
+
+
+@pytest.mark.parametrize(("power", "pilot"), [(0.9, 22.0), (2.4, 40.0), (4.0, 40.0), (0.1, 9.0)])
+def test_quality_holds_where_the_power_law_does_not(monkeypatch, power, pilot):
+  """The error and the cost together are nearly the least, after one fit by the law or a few without it."""
+  tried, error = [], lambda count: 10 ** (-pilot / 10) * (256 / count) ** power
+
+  def packed(work, num_gaussians):
+    tried.append(num_gaussians)
+    return search._Packed(bytes(num_gaussians), -10 * np.log10(error(num_gaussians)))
+
+  monkeypatch.setattr(search, "_packed", packed)
+  monkeypatch.setattr(search, "_pilot", lambda work: (256, pilot))
+  found = len(gaussjax.encode(np.zeros((16, 16, 3))))
+  counts = np.arange(1, 257)
+  costs = error(counts) + search._worth(256, 50) * counts
+  assert costs[found - 1] < 1.3 * costs.min()
+  assert len(tried) == 1 if power == 0.9 else len(tried) <= search.MAX_FITS

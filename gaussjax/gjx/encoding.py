@@ -20,6 +20,7 @@ from gaussjax.types import Array, Gaussians
 RECIPE = recipes.Recipe(
   recipes.multi_scale,
   objective=rate.lagrangian,
+  lengths_in=quantization.unit_of_length,
   optimizer=functools.partial(optimizers.adam, b2=0.95, most_turn=optimizers.MOST_TURN),
 )
 

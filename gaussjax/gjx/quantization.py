@@ -25,6 +25,7 @@ from gaussjax.types import Array, Gaussians, Stop
 # Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
 # Smaller ones at the end: the fewer are left, the less they can make good.
 STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.0, i / 5) for i in range(1, 5))
+SMALL_SIDE = 128  # pixels: pictures of less are small
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
@@ -194,6 +195,11 @@ def _choose(mask: Array, first: Array, second: Array) -> Array:
   return jnp.where(mask.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 
+def unit_of_length(height: int, width: int) -> float:
+  """The unit in which means move, in pixels: in a small picture a share of it, or steps are beyond its border."""
+  return min(1.0, math.sqrt(height * width) / SMALL_SIDE)
+
+
 @functools.lru_cache(maxsize=16)  # the same functions again, so that jit finds its programs
 def _stage_fitter(height: int, width: int, loss: Loss) -> loop.Fitter:
   """The descent in which what is on the grid has no gradient."""
@@ -208,7 +214,7 @@ def _stage_fitter(height: int, width: int, loss: Loss) -> loop.Fitter:
     distortion = loss(blends.picture(params, renderer.rasterizer(params, neighbors)), image)
     return rate.lagrangian(distortion, params, grid)
 
-  rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE), height, width)
+  rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE, lengths_in=unit_of_length), height, width)
   schedule = functools.partial(optimizers.cosine, final=0.1)
   # A stage begins with full steps: they must not throw a line off its place for good.
   optimizer = optimizers.adam(rates, schedule, most_turn=optimizers.MOST_TURN)

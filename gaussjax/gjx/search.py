@@ -32,7 +32,6 @@ PILOT_GAUSSIANS, PILOT_STEPS = 400, 60
 MAX_FITS = 4  # for a target in dB, or where the power law does not hold
 LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate; 1 up to FEW of them
 FEW = 256
-SMALL = 128 * 128  # pixels: smaller pictures are seen enlarged
 # A fit whose squared error is so many times what the power law lets expect is too poor, and N sought anew by what
 # fits reached; their own power is held within bounds. A bound on what more Gaussians bring: so many times that.
 POORER = 2.0
@@ -196,7 +195,8 @@ def _to_quality(work: Work, quality: float) -> bytes:
 
 def _worth(pixels: int, quality: float) -> float:
   """The squared error, a mean over the picture, that one more Gaussian must save at least."""
-  return SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels * math.sqrt(min(1.0, pixels / SMALL))
+  enlarged = min(1.0, math.sqrt(pixels) / quantization.SMALL_SIDE)  # so are small pictures seen
+  return SLOPE_AT_50 * 10 ** ((50 - quality) / 23) * KODAK_PIXELS / pixels * enlarged
 
 
 class _Law(NamedTuple):
