@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 from gaussjax import errors
 
 SUFFIX = ".gjx"
-PICTURE_SUFFIXES = (".png",)  # of pictures that it writes
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # of pictures that it writes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
 MOST_PIXELS = 1 << 27
@@ -320,7 +320,9 @@ def _picture_bytes(path: str, picture: Any, metadata: dict[str, bytes] | None = 
   """`[H, W, C]` in [0, 1] in the format of `path`, PNG for standard output."""
   from gaussjax import image_io
 
-  return image_io.encode_png(picture, metadata=metadata)
+  suffix = Path(path).suffix.lower()
+  pixels = image_io.as_uint8(picture)
+  return image_io.image_bytes(pixels, suffix if suffix in PICTURE_SUFFIXES else ".png", metadata=metadata)
 
 
 def _say(arguments: argparse.Namespace, figures: dict[str, Any], *, to_stderr: bool = False) -> None:

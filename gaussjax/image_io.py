@@ -777,27 +777,21 @@ def write_image(path: str | os.PathLike, image: ArrayLike) -> None:
   Raises ValueError for another suffix and for what the format cannot hold.
   """
   path = Path(path)
-  format_name = FORMATS.get(path.suffix.lower())
-  if format_name is None:
+  if path.suffix.lower() not in FORMATS:
     raise ValueError(f"got {path}, expected a name that ends in one of {', '.join(FORMATS)}")
   try:
-    data = _encoded(image, format_name)
+    data = image_bytes(image, path.suffix)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
   files.write_whole(path, data)
 
 
-def encode_png(image: ArrayLike, *, metadata: dict[str, bytes] | None = None) -> bytes:
-  """The bytes of a PNG as of `write_image`, with `metadata` as of `read_metadata`.
+def image_bytes(image: ArrayLike, suffix: str, *, metadata: dict[str, bytes] | None = None) -> bytes:
+  """The bytes that `write_image` writes for a `suffix`, with `metadata` as of `read_metadata`.
 
-  A colour profile that is not for pixels of these channels is left out.
+  A colour profile that is not for pixels of these channels is left out. Raises ValueError as `write_image` does.
   """
-  return _encoded(image, "PNG", metadata or {})
-
-
-def _encoded(image: ArrayLike, format_name: str, metadata: dict[str, bytes] | None = None) -> bytes:
-  """An image file's bytes. Raises ValueError for what the format cannot hold."""
-  pixels = _to_write(image)
+  format_name, pixels = FORMATS[suffix.lower()], _to_write(image)
   height, width, channels = pixels.shape
   _check_holds(format_name, pixels)
   kept = dict(metadata or {})

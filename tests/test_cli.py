@@ -67,6 +67,10 @@ def test_each_goal_is_met_by_the_file(folder, tmp_path):
   assert decoded["quality"]["bytes"] > 500
 
 
+def test_the_suffixes_are_those_of_the_writer():
+  assert set(image_io.FORMATS) == set(cli.PICTURE_SUFFIXES) < set(cli.IMAGE_SUFFIXES)
+
+
 def test_help_comes_at_once_without_jax():
   code = "import sys; from gaussjax import cli; cli.parser().format_help(); assert 'jax' not in sys.modules"
   subprocess.run([sys.executable, "-c", code], check=True)

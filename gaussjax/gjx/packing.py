@@ -1,6 +1,7 @@
 """A set as the bytes of a `.gjx` file, and back: what the format holds of a set, and the picture of a file."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,7 @@ def blend_code(blend: Blend) -> int:
   return blend.code  # type: ignore[return-value]
 
 
-def _thousandths(name: str, value: float, bounds: tuple[int, int]) -> int:
+def _thousandths(name: str, value: float, bounds: Sequence[int]) -> int:
   """A number of the header. Raises ValueError for one that is not a thousandth within `bounds`."""
   count = round(float(value) * container.FIXED) if np.isfinite(value) else -1
   low, high = bounds

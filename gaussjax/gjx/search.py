@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import geometry, image_io
-from gaussjax.fitting import density, optimizers, recipes
-from gaussjax.gjx import container, encoding, packing, quantization, rate, sets
-from gaussjax.gjx.encoding import DEFAULT_EFFORT, EFFORTS, FALL, Effort, Progress, Work
+from gaussjax.fitting import density, recipes
+from gaussjax.gjx import container, encoding, packing, quantization, sets
+from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
 from gaussjax.gjx.packing import (
   at_8_bits as at_8_bits,
@@ -292,23 +292,6 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   ).gaussians
   packing.check_weights(fitted)
   return packing.on_thousandths(fitted._replace(shape=geometry.to_euler(fitted.shape), log_weights=None))
-
-
-def describe(effort: int) -> str:
-  """All that a file's Gaussians depend on but picture, rate and seed."""
-  parts = (
-    EFFORTS[effort],
-    BITS,
-    SETTLED,
-    rate.LAMBDA,
-    rate.BLUNT,
-    rate.TYPICAL,
-    quantization.STAGES,
-    quantization.STAGE_RATE,
-    optimizers.MOST_TURN,
-    quantization.EXCESS,
-  )
-  return ", ".join(map(str, parts))
 
 
 def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
