@@ -203,7 +203,7 @@ def test_goals_that_make_no_sense_are_refused():
   for shape, words in (
     ((8, 8, 33), "33 channels"),
     ((6000, 6000), "36,000,000 pixels"),
-    ((16, 16, 32), "at least 424"),
+    ((16, 16, 32), "at least 416"),
   ):
     with pytest.raises(ValueError, match=words):
       search.encode(np.broadcast_to(np.float32(0), shape), size=200)

@@ -31,11 +31,11 @@ KODAK_PIXELS = 768 * 512
 PILOT_GAUSSIANS, PILOT_STEPS = 400, 60
 MAX_FITS = 4  # for a target in dB, or where the power law does not hold
 LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate; 1 up to FEW of them
-FEW = 256
+FEW = 1024
 # A fit whose squared error is so many times what the power law lets expect is too poor, and N sought anew by what
 # fits reached; their own power is held within bounds. A bound on what more Gaussians bring: so many times that.
 POORER = 2.0
-FLATTEST, STEEPEST = 0.3, 3.0
+FLATTEST, STEEPEST = 0.3, 4.0
 NEAR = 0.5  # octaves of N within which a fit is not worth another
 SURPRISE = 1.5
 FAR = 32  # times a pilot's N: beyond, the power law is asked again on the way
@@ -63,7 +63,7 @@ def encode(
   1 to 4, are Gaussians by size: a file that is cut off is drawn from those that are whole.
 
   Of a set all Gaussians that a pixel sees are kept, and the goals are about its own picture: `target_psnr` is how
-  near the file comes to it, `quality` likewise, 40 dB at 50 and more for a set that is dense.
+  near the file comes to it, and so is `quality`, 40 dB at 50 and more for a set that is dense.
 
   Raises ValueError for arguments that make no sense, a set that the format does not hold (log-weights, a blend that
   has no code in files), a goal out of reach; FitError.

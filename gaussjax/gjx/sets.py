@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gaussjax import geometry
 from gaussjax.gjx import encoding, grids, quantization
@@ -18,7 +17,8 @@ SHARE = 0.1  # of the error that steps are balanced against, what is left after 
 TIMES_OF_A_DECIBEL = 32 / (
   20 * math.log10(2)
 )  # steps made coarser one after another: 32 times are an octave of all
-MAX_TRIES = 3  # quantisations
+MAX_TRIES = 5  # quantisations, the last on the finest steps
+NEAR = 0.5  # dB above the goal that will do
 
 
 def encode(work: Work, gaussians: Gaussians, goal: Goal) -> bytes:
@@ -26,10 +26,11 @@ def encode(work: Work, gaussians: Gaussians, goal: Goal) -> bytes:
   if goal.size is not None:
     return _to_size(work, gaussians, goal.size)
   if goal.psnr is not None:
-    return _to_psnr(work, gaussians, goal.psnr)
+    return _to_psnr(work, gaussians, goal.psnr, goal.psnr)
   density = len(gaussians.means) * PIXELS_EACH / work.pixels
   psnr = PSNR_AT_50 + PSNR_OF_QUALITY * (goal.quality - 50) + 10 * FALL * math.log10(max(density, 1))
-  return _to_psnr(work, gaussians, min(psnr, encoding.most_psnr(work.image) - 1))
+  psnr = min(psnr, encoding.most_psnr(work.image) - 1)
+  return _to_psnr(work, gaussians, psnr, min(psnr, PSNR_AT_50))
 
 
 def _to_size(work: Work, gaussians: Gaussians, size: int) -> bytes:
@@ -47,41 +48,39 @@ def _to_size(work: Work, gaussians: Gaussians, size: int) -> bytes:
   return encoding.file(work, gaussians, encoding.steps_within(work, gaussians, balanced, size))
 
 
-def _to_psnr(work: Work, gaussians: Gaussians, psnr: float) -> bytes:
-  """The smallest file found that is within `psnr` dB of the set's own picture."""
+def _to_psnr(work: Work, gaussians: Gaussians, psnr: float, enough: float) -> bytes:
+  """The smallest file found that is within `psnr` dB of the set's own picture, or the nearest one from `enough` on.
+
+  Raises ValueError if none is.
+  """
   balanced, least = _balanced(work, gaussians, psnr), quantization.finest(gaussians)
-  best, times = None, 0
-  for _ in range(MAX_TRIES):
-    steps = quantization.coarser(balanced, times, least)
+  tried, times = list[tuple[float, bytes]](), 0
+  for index in range(MAX_TRIES):
+    steps = least if index == MAX_TRIES - 1 else quantization.coarser(balanced, times, least)
     data = encoding.file(work, encoding.quantized(work, gaussians, steps), steps)
     found = encoding.reached(work, data)
-    if found >= psnr and (best is None or len(data) < len(best)):
-      best = data
-    if psnr <= found < psnr + 0.5:
-      break
-    times += math.floor((found - psnr - 0.1) * TIMES_OF_A_DECIBEL)
+    tried.append((found, data))
+    within = [data for found, data in tried if found >= psnr]
+    if within and (found < psnr + NEAR or index >= 2):
+      return min(within, key=len)
+    # Where numbers are out of range finer steps bring less than they should: ask for more each time.
+    times += math.floor((found - psnr - 0.1) * TIMES_OF_A_DECIBEL * (2**index if found < psnr else 1))
     times = min(max(times, 2 * encoding.FINER), encoding.COARSER)
-  return _nearest_to_psnr(work, gaussians, psnr) if best is None else best
+  found, data = max(tried)
+  if found < enough:
+    raise ValueError(
+      f"got a set whose picture a file holds to {found:.1f} dB, expected {enough:.1f}; lower the goal or fit anew "
+      f"({_count_beyond(gaussians)} of {len(gaussians.means)} means are too far outside the picture)"
+    )
+  return data
 
 
-def _nearest_to_psnr(work: Work, gaussians: Gaussians, psnr: float) -> bytes:
-  """The file of the nearest codes on the finest steps. Raises ValueError if even that is not within `psnr` dB."""
-  data = encoding.file(work, gaussians, quantization.finest(gaussians))
-  found = encoding.reached(work, data)
-  if found >= psnr:
-    return data
-  outside = int(np.sum(np.any(_beyond(gaussians) > 0, axis=1)))
-  raise ValueError(
-    f"got a set whose picture the format holds to {found:.1f} dB, expected {psnr:.1f}; lower the goal, or fit anew "
-    f"({outside} of {len(gaussians.means)} means are too far outside the picture)"
-  )
-
-
-def _beyond(gaussians: Gaussians) -> NDArray:
-  """`[N, 2]` pixels by which means are beyond the margin that a file has around the picture."""
+def _count_beyond(gaussians: Gaussians) -> int:
+  """How many means are beyond the margin that a file has around the picture."""
   canvas, means = geometry.canvas_of(gaussians), np.asarray(gaussians.means)
   margin = grids.margins(canvas)
-  return np.maximum(-margin - means, means - margin - [canvas.width, canvas.height])
+  beyond = (means < -margin) | (means > margin + [canvas.width, canvas.height])
+  return int(np.sum(beyond.any(axis=1)))
 
 
 def _balanced(work: Work, gaussians: Gaussians, psnr: float) -> grids.Steps:
