@@ -17,7 +17,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 # A room may import from itself and from rooms of earlier places in this chain.
 CHAIN = (
   {"types", "errors"},
-  {"numerics", "files", "startup"},
+  {"numerics", "arguments", "files", "startup"},
   {"geometry", "image_io"},
   {"quality", "rendering"},
   {"fitting"},

@@ -12,6 +12,7 @@ from jax.experimental import checkify
 from scenes import BLENDS, PARAMETERIZATIONS, picture, scene
 
 import gaussjax
+from gaussjax import arguments
 from gaussjax.fitting import checkpoints, guards, initializers, loop, optimizers, recipes
 
 SHORT = gaussjax.Stop(max_steps=30)
@@ -201,7 +202,7 @@ def test_numbers_of_numpy_are_as_good_as_pythons_and_a_loss_may_be_an_object(tmp
 
 
 def test_seeds_to_32_bits_are_all_different():
-  starts = [recipes.arguments.whole("seed", seed, least=0, most=2**32 - 1) for seed in (0, 2**31, 2**32 - 1)]
+  starts = [arguments.whole("seed", seed, least=0, most=2**32 - 1) for seed in (0, 2**31, 2**32 - 1)]
   keys = {tuple(np.asarray(jax.random.key_data(jax.random.key(seed)))) for seed in starts}
   assert len(keys) == 3
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from gaussjax import geometry, image_io
+from gaussjax import arguments, geometry, image_io
 from gaussjax.contrib import policies
-from gaussjax.fitting import arguments, clock, density, loop, recipes
+from gaussjax.fitting import clock, density, loop, recipes
 from gaussjax.rendering import blends
 from gaussjax.types import FitResult, Stop
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
-from gaussjax import image_io
+from gaussjax import arguments, image_io
 from gaussjax.contrib import policies
-from gaussjax.fitting import arguments, clock, loop, recipes
+from gaussjax.fitting import clock, loop, recipes
 from gaussjax.types import FitResult, Stop
 
 

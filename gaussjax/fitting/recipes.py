@@ -12,9 +12,8 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
-from gaussjax import geometry, image_io, startup
+from gaussjax import arguments, geometry, image_io, startup
 from gaussjax.fitting import (
-  arguments,
   checkpoints,
   clock,
   density,

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussjax import arguments
 from gaussjax.fitting import optimizers, recipes
 from gaussjax.gjx import container, contexts, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
@@ -166,13 +166,13 @@ def goal(
   if len(given) > 1:
     raise ValueError(f"got {' and '.join(given)}, expected at most one of {', '.join(goals)}")
   if bpp is not None:
-    bits = min(number("bpp", bpp, above=0), 8.0 * container.LIMITS.file_bytes) * pixels
+    bits = min(_above_0("bpp", bpp), 8.0 * container.LIMITS.file_bytes) * pixels
     return Goal(size=math.floor(bits / 8))
   if size is not None:
-    return Goal(size=integer("size", size, 1))
+    return Goal(size=arguments.whole("size", size, least=1))
   if target_psnr is not None:
-    return Goal(psnr=number("target_psnr", target_psnr, above=0))
-  asked = number("quality", DEFAULT_QUALITY if quality is None else quality)
+    return Goal(psnr=_above_0("target_psnr", target_psnr))
+  asked = arguments.real("quality", DEFAULT_QUALITY if quality is None else quality)
   if not 0 <= asked <= 100:
     raise ValueError(f"got quality={asked:g}, expected 0 to 100")
   return Goal(quality=asked)
@@ -181,33 +181,19 @@ def goal(
 def effort_of(effort: int | Effort) -> Effort:
   """One of EFFORTS, or the Effort itself. Raises ValueError for one that cannot make a file."""
   if not isinstance(effort, Effort):
-    return EFFORTS[integer("effort", effort, 0, len(EFFORTS) - 1)]
-  integer("effort.steps", effort.steps, 1)
-  integer("effort.stage_steps", effort.stage_steps, 1)
+    return EFFORTS[arguments.whole("effort", effort, least=0, most=len(EFFORTS) - 1)]
+  arguments.whole("effort.steps", effort.steps, least=1, most=arguments.MAX_STEPS)
+  arguments.whole("effort.stage_steps", effort.stage_steps, least=1, most=arguments.MAX_STEPS)
+  recipes.of(effort.recipe)
   if effort.recipe.weighted:
     raise ValueError("got a recipe with weighted=True, expected weighted=False: the format holds no log-weights")
   packing.blend_code(effort.recipe.blend)
   return effort
 
 
-def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-  """An argument that is a whole number of any type but bool. Raises ValueError for others, or out of range."""
-  try:
-    found = None if isinstance(value, bool | np.bool_) else operator.index(value)
-  except TypeError:
-    found = None
-  if found is None or found < low or (high is not None and found > high):
-    range_ = f"from {low} to {high}" if high is not None else f"of at least {low}"
-    raise ValueError(f"got {name}={value!r:.60}, expected an integer {range_}")
-  return found
-
-
-def number(name: str, value: Any, above: float = -math.inf) -> float:
-  """An argument that is a finite number of any type but bool. Raises ValueError for others."""
-  try:
-    found = math.nan if isinstance(value, bool | np.bool_ | str) else float(value)
-  except (TypeError, ValueError, OverflowError):
-    found = math.nan
-  if not math.isfinite(found) or found <= above:
-    raise ValueError(f"got {name}={value!r:.60}, expected a finite number{f' above {above:g}' * (above == 0)}")
+def _above_0(name: str, value: Any) -> float:
+  """An argument that is a finite number above 0. Raises ValueError for others."""
+  found = arguments.real(name, value)
+  if not 0 < found < math.inf:
+    raise ValueError(f"got {name}={arguments.shown(value)}, expected a finite number above 0")
   return found

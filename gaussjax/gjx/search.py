@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import geometry, image_io
+from gaussjax import arguments, geometry, image_io
 from gaussjax.fitting import density, recipes
 from gaussjax.gjx import container, encoding, packing, quantization, sets
 from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
@@ -68,8 +68,8 @@ def encode(
   Raises ValueError for arguments that make no sense, a set that the format does not hold (log-weights, a blend that
   has no code in files), a goal out of reach; FitError.
   """
-  layers = encoding.integer("layers", layers, 1, container.MAX_LAYERS)
-  seed = encoding.integer("seed", seed, 0, 2**32 - 1)
+  layers = arguments.whole("layers", layers, least=1, most=container.MAX_LAYERS)
+  seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
   chosen, kept = encoding.effort_of(effort), dict(metadata or {})
   container.check_metadata(kept)
   given = packing.holdable(image) if isinstance(image, Gaussians) else None

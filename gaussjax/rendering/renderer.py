@@ -6,7 +6,6 @@ Dense for small scenes, tiled for all others: both draw the same picture to roun
 import dataclasses
 import functools
 import math
-import operator
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax import geometry, startup
+from gaussjax import arguments, geometry, startup
 from gaussjax.rendering import blends, dense, kernel, splat, tiles
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Canvas, Gaussians
@@ -233,25 +232,17 @@ def output_size(viewport: Viewport, height: int | None, width: int | None) -> tu
     raise ValueError(
       f"got the viewport {viewport}, expected finite (left, top, right, bottom), left < right, top < bottom"
     )
-  height, width = (None if side is None else _whole_number(side) for side in (height, width))
+  if height is not None:
+    height = arguments.whole("height", height, least=1)
+  if width is not None:
+    width = arguments.whole("width", width, least=1)
   if height is None:
     height = max(1, round((bottom - top) * (1 if width is None else width / (right - left))))
   if width is None:
     width = max(1, round((right - left) * height / (bottom - top)))
-  if height < 1 or width < 1:
-    raise ValueError(f"got a size of {height} x {width}, expected at least one pixel each way")
   if height * width > MAX_PIXELS:
     raise ValueError(f"got a size of {height} x {width}, expected at most {MAX_PIXELS} pixels; draw it in parts")
   return height, width
-
-
-def _whole_number(side: Any) -> int:
-  try:
-    if isinstance(side, bool | np.bool_):
-      raise TypeError
-    return operator.index(side)
-  except TypeError:
-    raise ValueError(f"got a size of {side!r}, expected a whole number of pixels") from None
 
 
 def output_affine(viewport: Array | NDArray, height: int, width: int) -> geometry.Affine:

@@ -11,7 +11,7 @@ MAX_STEPS = 2**31 - 1  # steps are counted in 32 bits
 MAX_SEED = 2**32 - 1  # JAX would drop the bits beyond, and two seeds would be one
 
 
-def whole(name: str, value: Any, *, least: int, most: int) -> int:
+def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
   """The integer of an argument. Raises ValueError for anything but a whole number from `least` to `most`."""
   try:
     number = None if isinstance(value, bool | np.bool_) else operator.index(value)
@@ -19,7 +19,7 @@ def whole(name: str, value: Any, *, least: int, most: int) -> int:
     number = None
   if number is None:
     raise ValueError(f"got {name}={shown(value)}, expected a whole number")
-  if not least <= number <= most:
+  if number < least or (most is not None and number > most):
     bound = f"at least {least}" if number < least else f"at most {most}"
     raise ValueError(f"got {name}={shown(value)}, expected {bound}")
   return number
