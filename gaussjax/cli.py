@@ -393,7 +393,12 @@ def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tu
 
   data = _input(source)
   image = gaussjax.read_image(data, name=source, report_fn=lambda line: _tell(f"{source}: {line}"))
-  kept = image_io.read_metadata(data) if arguments.metadata else {}
+  found = image_io.read_metadata(data)
+  if arguments.verbose and not arguments.metadata:
+    for kind, what in (("icc", "colour profile of sRGB, which every file here is in,"), ("exif", "EXIF")):
+      if kind in found:
+        _tell(f"{source}: {what} left out; --metadata keeps it")
+  kept = found if arguments.metadata else {}
   began = time.monotonic()
   try:
     encoded = gaussjax.encode(image, metadata=kept, progress_fn=_progress(), **_options(arguments))

@@ -11,7 +11,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 import gaussjax
 from gaussjax import cli, image_io, startup
@@ -167,6 +167,15 @@ def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys, monkey
     assert error.count("\n") == 1 + (arguments[0] == "batch" and "cannot" not in words), error
     assert all(line.startswith("gaussjax: ") for line in error.splitlines())
   assert not new.exists() and not file.exists() and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_what_is_left_out_is_said_when_asked(tmp_path, capsys):
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+  Image.new("RGB", (9, 8)).save(tmp_path / "p.png", icc_profile=profile)
+  said = {}
+  for more in ((), ("-v",), ("-v", "--metadata")):
+    said[more] = in_process(capsys, "encode", tmp_path / "p.png", tmp_path / "p.gjx", "--size=20", *more)[2]
+  assert ["colour profile of sRGB" in text for text in said.values()] == [False, True, False]
 
 
 def test_what_is_whole_of_a_file_that_was_cut_off_is_drawn(folder, tmp_path, capsys):
