@@ -320,4 +320,4 @@ def test_imageio_reads_the_format(folder):
   gaussians = gaussjax.load(folder / "small.gjx")
   np.testing.assert_array_equal(image_io.as_uint8(gaussjax.render(gaussians)), picture)
   with pytest.raises(ValueError, match="not a file"):
-    gaussjax.load(folder)
+    gaussjax.load(folder / "none.gjx")

@@ -119,8 +119,8 @@ def test_what_save_refuses(tmp_path):
   for gaussians, words in (
     (good._replace(canvas=None), "without a canvas"),
     (
-      canvas(blend=test_what_save_refuses),
-      "got the blend test_what_save_refuses, expected one of weighted_average",
+      canvas(blend=gaussjax.Blend("mine", test_what_save_refuses)),
+      "got the blend mine, expected one of weighted_average",
     ),
     (canvas(height=0), "height 0"),
     (canvas(cutoff=float("nan")), "cutoff nan"),

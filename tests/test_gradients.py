@@ -6,7 +6,7 @@ import pytest
 from scenes import BLENDS, PARAMETERIZATIONS
 
 import gaussjax
-from experiments.stages.v1 import check_gradients
+from experiments.stages.plain_fit import check_gradients
 
 
 @pytest.mark.parametrize("parameterize", PARAMETERIZATIONS)

@@ -30,8 +30,8 @@ def fit_pruned(
   policy. For the weighted average; raises ValueError for other blends and for arguments that make no sense.
   """
   recipe = recipes.of(preset)._replace(policy=functools.partial(policies.prune, until=until))
-  if not recipes.controls_density(recipe):
-    raise ValueError("got a preset with another blend, expected weighted_average, which density control knows")
+  if not recipe.blend.density:
+    raise ValueError(f"got the blend {recipe.blend.name}, expected weighted_average, which density control knows")
   provision, until = arguments.real("provision", provision, least=1), arguments.real("until", until)
   if not 0 < until < 1:
     raise ValueError(f"got until={until}, expected a share between 0 and 1")
