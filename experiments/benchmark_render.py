@@ -5,7 +5,7 @@
 
 `--roofline` names a program that, given a number of blocks (16 Gaussians on one 16 x 16 tile each), prints JSON
 with `forward_ms` and `backward_ms`: plain C++ on the same work. `--sweep` adds image sizes up to 4096 x 4096 with a
-million Gaussians, and a plot. On 2 cores with AVX-512: forward 12 ms, value and gradient 40 ms (BUILD_NOTES.md).
+million Gaussians, and a plot. On 2 cores with AVX-512: forward 12 ms, value and gradient 40 ms (docs/decisions.md).
 """
 
 import json

@@ -71,7 +71,7 @@ def adam(
   return by_field(lambda rate: optax.adam(rate, b2=b2, eps=1e-15), rates, schedule, most_turn)
 
 
-MOST_TURN = 3.0  # the aspect ratio, about, from which turns are slowed (measured, BUILD_NOTES.md)
+MOST_TURN = 3.0  # the aspect ratio, about, from which turns are slowed (measured: docs/decisions.md)
 
 
 def slow_turns(most: float) -> optax.GradientTransformationExtraArgs:

@@ -1,6 +1,6 @@
 """Gaussians as integers: the grids of every field, the way onto them (JAX) and back from codes (numpy).
 
-Lengths of cells follow from what an error costs in the picture (BUILD_NOTES.md): log-scales on a uniform grid,
+Lengths of cells follow from what an error costs in the picture (docs/decisions.md): log-scales on a uniform grid,
 angles on one that is finer the longer the Gaussian, positions in cells stretched along it, colours finer the larger
 it is. What decides how many codes a field has is computed in integers, so that every machine reads the same.
 """
