@@ -95,6 +95,16 @@ def test_files_come_back_and_an_independent_reader_agrees(channels, layers):
   assert sum(meter.values()) / 8 < len(data) < sum(meter.values()) / 8 + 150
 
 
+def test_few_gaussians_come_back_whatever_predicts_them():
+  """Least squares through two or three points may slope more than a file holds."""
+  rng, grid = np.random.default_rng(0), grids.grid(STEPS)
+  for count in (1, 2, 3, 4) * 30:
+    codes = random_codes(rng, count, 1, grid)._replace(minor=50 + rng.integers(0, 2, count))
+    codes = contexts.ordered(codes._replace(ratio=rng.integers(0, 2000, count), turn=np.zeros(count, np.int64)))
+    data = container.write(container.Header(30, 40, 1, 0, 3500, 300, (0,), STEPS, 1), [codes])
+    jax.tree.map(np.testing.assert_array_equal, container.read(data).layers[0], codes)
+
+
 def test_the_bytes_are_golden():
   """A change of this digest is a change of the format: files that people have would no longer be read."""
   data = fuzz_format.small_file()

@@ -98,7 +98,7 @@ def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
     count = len(layer.minor)
     coder = range_coder.Encoder(models)
     if index == 0:
-      contexts.code_predictors(coder, header.channels, predictors)
+      predictors = contexts.code_predictors(coder, header.channels, predictors)  # as the reader has them
     contexts.code_layer(coder, count, header.channels, grid, predictors, layers[:index], layer)
     written.append(varint(count) + coder.finish().ljust(count, b"\0"))
   return written
