@@ -49,16 +49,20 @@ def finest(gaussians: Gaussians) -> Steps:
 def coarser(steps: Steps, times: int, least: Steps) -> Steps:
   """One step after another longer by an eighth of an octave, so many times in all (shorter: less than 0 times).
 
-  None goes below `least` nor above what a byte holds.
+  None goes below `least` nor above what a byte holds. Steps of log-scales are at most 2: with coarser ones a large
+  scale might be rounded up to more than readers accept.
   """
   eighths = [(times + first) // len(steps) for first in range(len(steps))]
   longer = [min(255, max(code + n, low)) for code, n, low in zip(steps, eighths, least, strict=True)]
   fewer = steps.turn - eighths[steps._fields.index("turn")]  # bins of a turn
-  return Steps(*longer)._replace(turn=min(least.turn, max(0, fewer)))
+  log_scale = min(longer[steps._fields.index("log_scale")], COARSEST_LOG_SCALE)
+  return Steps(*longer)._replace(log_scale=log_scale, turn=min(least.turn, max(0, fewer)))
 
+
+COARSEST_LOG_SCALE = 136  # the code of 2
 
 # Where each step's search ends, and how many numbers of a Gaussian have it.
-_SEARCHED = {"position": (156, 2), "log_scale": (136, 2), "turn": (136, 1), "color": (136, 3)}
+_SEARCHED = {"position": (156, 2), "log_scale": (COARSEST_LOG_SCALE, 2), "turn": (136, 1), "color": (136, 3)}
 _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
 
 
