@@ -3,8 +3,10 @@ from .fitting import density as density, initializers as initializers, optimizer
 from .fitting.checkpoints import Checkpoint as Checkpoint
 from .fitting.recipes import PRESETS as PRESETS, Recipe as Recipe, fit as fit
 from .geometry import concatenate as concatenate, take as take, where as where
+from .gjx.encoding import Effort as Effort
 from .gjx.imageio_plugin import register_imageio as register_imageio
-from .gjx.search import Effort as Effort, decode as decode, encode as encode
+from .gjx.packing import decode as decode
+from .gjx.search import encode as encode
 from .gjx.store import load as load, save as save
 from .image_io import read_image as read_image, write_image as write_image
 from .quality import losses as losses, metrics as metrics

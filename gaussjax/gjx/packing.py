@@ -158,7 +158,7 @@ def holdable(gaussians: Gaussians) -> Gaussians:
   seen = _seen(single)
   if not seen.any():
     raise ValueError("got a set of which no pixel sees a Gaussian, expected one at least")
-  single = jax.tree.map(lambda leaf: leaf[seen], single._replace(canvas=None))._replace(canvas=single.canvas)
+  single = geometry.take(single, seen)
   if len(single.means) > container.LIMITS.gaussians:
     raise ValueError(f"got {len(single.means)} Gaussians, expected at most {container.LIMITS.gaussians}")
   container.check_drawable(header, radii(single), np.asarray(single.means, np.float64))

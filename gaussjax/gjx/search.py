@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,12 +12,6 @@ from gaussjax.fitting import density, recipes
 from gaussjax.gjx import container, encoding, packing, quantization, sets
 from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
-from gaussjax.gjx.packing import (
-  at_8_bits as at_8_bits,
-  decode as decode,
-  gaussians_of as gaussians_of,
-  pack as pack,
-)
 from gaussjax.rendering import blends, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
@@ -296,8 +289,7 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
 
 def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
   """The set without the `count` Gaussians that cost least to remove, at least one left."""
-  canvas = geometry.canvas_of(gaussians)
   rasterizer = renderer.rasterizer(gaussians, renderer.allocate(gaussians))
   cost = density.removal_cost(gaussians, rasterizer, blends.picture(gaussians, rasterizer), target)
   kept = jnp.sort(jnp.argsort(cost)[min(count, len(cost) - 1) :])
-  return jax.tree.map(lambda leaf: leaf[kept], gaussians._replace(canvas=None))._replace(canvas=canvas)
+  return geometry.take(gaussians, kept)
