@@ -1,14 +1,33 @@
 """Settings of all tests. Each test file is a module's, or a promise's."""
 
+import os
+import shutil
+import tempfile
+
 import hypothesis
-import jax
 import pytest
 
 from gaussjax import startup
 
+# The workers, and the processes that tests start, share compiled programs, and leave the user's own alone.
+OWNER = "PYTEST_XDIST_WORKER" not in os.environ
+if OWNER:
+  os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gaussjax-tests-")
+startup.prepare_jax()
+
+import jax  # noqa: E402
+
+from gaussjax.rendering import renderer, scanlines  # noqa: E402
+
 # Compilation makes the first example slow, and machines differ: no test depends on timing.
 hypothesis.settings.register_profile("quiet", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("quiet")
+
+
+def pytest_unconfigure():
+  """Removes what was compiled."""
+  if OWNER:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture
@@ -18,16 +37,15 @@ def x64():
     yield
 
 
+@pytest.fixture
+def over_lists(monkeypatch):
+  """Every set is drawn over lists, as where there is no native code, small ones too."""
+  monkeypatch.setattr(scanlines, "serves", lambda *_: False)
+  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_programs():
   """Lets go of compiled programs between files, before a process has more than Linux allows."""
   yield
   startup.release_programs()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def programs_of_children(tmp_path_factory):
-  """The processes that tests start share compiled programs, and leave the user's own alone."""
-  with pytest.MonkeyPatch.context() as environment:
-    environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    yield

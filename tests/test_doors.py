@@ -19,12 +19,6 @@ from gaussjax.rendering import renderer
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def listed(monkeypatch):
-  """Small scenes are drawn over lists too."""
-  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
-
-
 def test_the_examples_of_readme_run(tmp_path, monkeypatch):
   """As they stand, but for smaller numbers: a fit, a loop of one's own, a file."""
   code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S))
@@ -42,7 +36,7 @@ def test_the_examples_of_readme_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("blend", BLENDS)
-def test_neighbours_draw_the_picture_within_jit_grad_and_vmap(listed, blend):
+def test_neighbours_draw_the_picture_within_jit_grad_and_vmap(over_lists, blend):
   gaussians = scene(40, blend=blend)
   view = {"height": 31, "width": 37, "viewport": (2.0, 1.0, 29.0, 20.0)}
   for options in ({}, view):
@@ -68,7 +62,7 @@ def test_neighbours_draw_the_picture_within_jit_grad_and_vmap(listed, blend):
   np.testing.assert_allclose(stacked.means[1], found.means, atol=1e-4 * np.abs(found.means).max())
 
 
-def test_neighbours_that_do_not_hold_are_never_a_subtly_wrong_picture(listed):
+def test_neighbours_that_do_not_hold_are_never_a_subtly_wrong_picture(over_lists):
   gaussians = scene(40)
   neighbors = gaussjax.allocate(gaussians)
   moved = gaussians._replace(means=gaussians.means[::-1])
@@ -84,7 +78,7 @@ def test_neighbours_that_do_not_hold_are_never_a_subtly_wrong_picture(listed):
   np.testing.assert_allclose(jax.jit(draw)(huge, fresh), gaussjax.render(huge), atol=1e-5)
 
 
-def test_without_neighbours_a_trace_is_dense_up_to_a_size(monkeypatch):
+def test_without_neighbours_a_trace_is_dense_up_to_a_size(monkeypatch, over_lists):
   gaussians = scene(40)
   np.testing.assert_allclose(jax.jit(gaussjax.render)(gaussians), gaussjax.render(gaussians), atol=1e-5)
   monkeypatch.setattr(renderer, "TRACED_EVALUATIONS", 100)
@@ -127,7 +121,7 @@ def test_sets_that_make_no_sense_are_refused():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_half_precision_draws_finite_pictures(listed, dtype):
+def test_half_precision_draws_finite_pictures(over_lists, dtype):
   gaussians = scene(40)
   half = jax.tree.map(lambda leaf: leaf.astype(dtype), gaussians)
   drawn = gaussjax.render(half)
@@ -204,14 +198,17 @@ SHARDED = """
 import functools, sys
 import jax, jax.numpy as jnp, numpy as np
 import gaussjax
-from gaussjax.rendering import renderer
+from gaussjax.rendering import renderer, scanlines
 from scenes import scene
-renderer.DENSE_EVALUATIONS = 0
+if sys.argv[1] == "tiles":
+  renderer.DENSE_EVALUATIONS = 0
+  scanlines.serves = lambda *_: False
 mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
 sets = [scene(30, seed=seed) for seed in range(2)]
 like = gaussjax.allocate(sets[0])
 like = gaussjax.allocate(sets[1], like=like)
 neighbors = [gaussjax.allocate(one, like=like) for one in sets]
+assert like.renderer == sys.argv[1]
 def loss(gaussians, neighbors):
   neighbors, _ = gaussjax.refresh(gaussians, neighbors)
   return jnp.mean(jnp.square(gaussjax.render(gaussians, neighbors=neighbors)))
@@ -226,10 +223,11 @@ for i in range(2):
 """
 
 
-def test_neighbours_work_under_shard_map():
+@pytest.mark.parametrize("drawn_by", ["tiles", "scanlines"])
+def test_neighbours_work_under_shard_map(drawn_by):
   """On two virtual devices, which a process must ask for before it starts."""
   environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
   done = subprocess.run(
-    [sys.executable, "-c", SHARDED], env=os.environ | environment, capture_output=True, text=True
+    [sys.executable, "-c", SHARDED, drawn_by], env=os.environ | environment, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr

@@ -204,7 +204,7 @@ def test_the_first_lists_are_large_enough(log_scale):
   assert expected == pytest.approx(int(lists_of(gaussians).required[1]), rel=0.05)
 
 
-def test_more_pairs_than_any_memory_holds_are_refused(monkeypatch):
+def test_more_pairs_than_any_memory_holds_are_refused(monkeypatch, over_lists):
   monkeypatch.setattr(tiles, "MAX_PAIRS", 10_000)
   with pytest.raises(ValueError, match="expected fewer or smaller"):
     lists_of(scene(701, 64, 64, log_scale=(12, 0.1)))
@@ -283,8 +283,8 @@ def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64):
   np.testing.assert_allclose(*histories, rtol=1e-9)
 
 
-def test_a_stack_of_images_is_fitted_like_each_alone(monkeypatch):
-  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
+@pytest.mark.usefixtures("over_lists")
+def test_a_stack_of_images_is_fitted_like_each_alone():
   recipe = recipes.Recipe()
   fitter = recipes.make_fitter(recipe, 32, 40)
   images = [jnp.asarray(target(32, 40, seed)) for seed in range(2)]
@@ -302,8 +302,8 @@ def test_a_stack_of_images_is_fitted_like_each_alone(monkeypatch):
   np.testing.assert_allclose(batch.params.means[1], alone.params.means, atol=1e-2)
 
 
-def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
-  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
+@pytest.mark.usefixtures("over_lists")
+def test_a_second_tiled_fit_compiles_nothing():
   # A constant rate makes the longer fit's first steps those of the shorter: the capacity grows alike.
   recipe = recipes.Recipe(schedule=optimizers.constant)
   fit = functools.partial(gaussjax.fit, target(), num_gaussians=61, preset=recipe)
@@ -318,11 +318,11 @@ def test_a_second_tiled_fit_compiles_nothing(monkeypatch):
   assert compiled == []
 
 
-@pytest.mark.parametrize(("height", "width"), [(19, 20), (37, 53)])
-def test_a_set_of_another_size_is_drawn_without_compiling(height, width):
-  """Dense and tiled; nor is what the host prepares: in numpy nothing is compiled for each size."""
-  padded = geometry.padded(scene(50, height, width), tiles.capacity(50))
-  assert (renderer.allocate(padded).lists is None) == (height == 19)
+@pytest.mark.parametrize("drawn_by", renderer.RENDERERS)
+def test_a_set_of_another_size_is_drawn_without_compiling(monkeypatch, drawn_by):
+  """Nor is what the host prepares: in numpy nothing is compiled for each size."""
+  height, width = 37, 53
+  monkeypatch.setattr(renderer, "_chosen", lambda *_: drawn_by)
   gaussjax.render(scene(50, height, width))
   compiled = []
   listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
@@ -336,11 +336,11 @@ def test_a_set_of_another_size_is_drawn_without_compiling(height, width):
   assert compiled == []
 
 
-def test_drawing_larger_and_cropped_uses_lists_too(monkeypatch):
+def test_drawing_larger_and_cropped_uses_lists_too(request):
   gaussians = scene(50, 37, 53)
   arguments = {"height": 91, "viewport": (3.0, 2.0, 45.0, 30.0)}
   dense = gaussjax.render(gaussians, **arguments)
-  monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
+  request.getfixturevalue("over_lists")
   np.testing.assert_allclose(gaussjax.render(gaussians, **arguments), dense, atol=1e-5)
 
 

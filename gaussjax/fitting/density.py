@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import scipy.fft
 
 from gaussjax import geometry
 from gaussjax.rendering import blends, kernel
@@ -62,26 +63,14 @@ def relocate(
 def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction: Array, target: Array) -> Array:
   """`[N]`, by how much the squared error, summed over the picture, rises without Gaussian i; exact.
 
-  Without it a pixel's colour moves by a (prediction - c_i), a = w_i / (W - w_i), W the sum of all weights with the
-  background's. One that no pixel sees, or that is parked, counts for less than any other: -inf.
+  Pixel by pixel, `kernel.without` says how. One that no pixel sees, or that is parked, counts for
+  less than any other: -inf.
   """
   if gaussians.canvas is not None and not gaussians.canvas.blend.density:
     raise ValueError(f"got the blend {gaussians.canvas.blend.name}, expected one whose removal costs are known")
   total = blends.coverage(rasterizer)[..., None] + rasterizer.tail
-  channels, factors = prediction.shape[-1], jnp.exp(rasterizer.log_weights)
-
-  def collect(weight: Array, values: tuple[Array, ...], pixel: tuple[Array, ...]) -> tuple[Array, ...]:
-    weight, all_weights = weight * values[-1], pixel[0]
-    change = weight / jnp.maximum(all_weights - weight, rasterizer.tail)
-    rise = jnp.zeros_like(weight)
-    for color, drawn, error in zip(values, pixel[1 : 1 + channels], pixel[1 + channels :], strict=False):
-      moved = change * (drawn - color)
-      rise += moved * (2 * error + moved)
-    return rise, weight
-
-  values = jnp.concatenate([gaussians.colors, factors[:, None]], axis=1)
   image = jnp.concatenate([total, prediction, prediction - target], axis=-1)
-  cost, seen = rasterizer.gather(collect, values, image)
+  cost, seen = rasterizer.removal(gaussians.colors, image)
   return jnp.where((seen > 0) & geometry.visible(gaussians), cost, -jnp.inf)
 
 
@@ -99,8 +88,11 @@ def births(key: Array, prediction: Array, target: Array, count: int, *, budget: 
   blurred = blurs(target - prediction, scales)
   gains = 4 * math.pi * scales[:, None, None] ** 2 * jnp.sum(jnp.square(blurred), axis=-1)
   best, gain = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
-  window = (2 * APART + 1,) * 2
-  peak = jax.lax.reduce_window(gain, -jnp.inf, jax.lax.max, window, (1, 1), "SAME") <= gain
+  side = 2 * APART + 1
+  most = gain
+  for window in ((side, 1), (1, side)):
+    most = jax.lax.reduce_window(most, -jnp.inf, jax.lax.max, window, (1, 1), "SAME")
+  peak = most <= gain
   _, pixels = jax.lax.top_k(jnp.where(peak, gain, gain - 2 * jnp.max(gain)).ravel(), count)
   amplitude = 2 * jnp.take_along_axis(blurred, best[None, ..., None], axis=0)[0]
   chosen = lambda image: image.reshape(height * width, -1)[pixels]
@@ -114,13 +106,14 @@ def blurs(image: Array, scales: Array) -> Array:
   """`[S, H, W, C]`, `image` `[H, W, C]` blurred by unit Gaussians of `scales` `[S]` pixels; zeros around it."""
   height, width, _ = image.shape
   margin = 8  # what wraps round beyond this is weak, and only ranks births
-  padded = jnp.pad(image, ((0, margin), (0, margin), (0, 0)))
-  spectrum = jnp.fft.rfft2(padded, axes=(0, 1))
-  y, x = jnp.fft.fftfreq(padded.shape[0]), jnp.fft.rfftfreq(padded.shape[1])
+  rows, columns = (scipy.fft.next_fast_len(side + margin, real=True) for side in (height, width))
+  padded = jnp.pad(jnp.moveaxis(image, -1, 0), ((0, 0), (0, rows - height), (0, columns - width)))
+  spectrum = jnp.fft.rfft2(padded)
+  y, x = jnp.fft.fftfreq(rows), jnp.fft.rfftfreq(columns)
   square = (y[:, None] ** 2 + x**2).astype(image.dtype)
-  transfer = jnp.exp(-2 * math.pi**2 * scales[:, None, None] ** 2 * square)[..., None]
-  blurred = jnp.fft.irfft2(transfer * spectrum, s=padded.shape[:2], axes=(1, 2))
-  return blurred[:, :height, :width].astype(image.dtype)
+  transfer = jnp.exp(-2 * math.pi**2 * scales[:, None, None, None] ** 2 * square)
+  blurred = jnp.fft.irfft2(transfer * spectrum, s=(rows, columns))[..., :height, :width]
+  return jnp.moveaxis(blurred, 1, -1).astype(image.dtype)
 
 
 def put(gaussians: Gaussians, places: Array, new: Gaussians) -> tuple[Gaussians, Array]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gaussjax.geometry import Geometry
-from gaussjax.rendering.kernel import Collect, Rasterizer, weight
+from gaussjax.rendering.kernel import Rasterizer, weight, without
 from gaussjax.types import Array
 
 # Evaluations (Gaussian-pixel pairs) held at once by the dense renderer: 16 MB an array in float32.
@@ -51,17 +51,20 @@ def dense(geometry: Geometry, height: int, width: int, *, tau: float) -> Rasteri
     drawn = over_pixels(draw)
     return drawn[..., :-1], drawn[..., -1:]
 
-  def gather(collect: Collect, values: Array, image: Array) -> tuple[Array, ...]:
+  def removal(colors: Array, image: Array) -> tuple[Array, Array]:
+    values = (*colors.T, jnp.exp(geometry.log_weights))
     inside = jnp.ones((height * width, 1), image.dtype)
     flat = jnp.concatenate([inside, image.reshape(height * width, -1)], axis=1)
-    flat = jnp.pad(flat, ((0, num_chunks * chunk - height * width), (0, 0))).reshape(num_chunks, chunk, -1)
+    flat = jnp.pad(flat, ((0, num_chunks * chunk - height * width), (0, 0)))
+    flat = flat.reshape(num_chunks, chunk, -1)
 
-    def one_chunk(of_chunk: tuple[Array, Array]) -> tuple[Array, ...]:
+    def one_chunk(of_chunk: tuple[Array, Array]) -> tuple[Array, Array]:
       pixels, image = of_chunk
       weights = per_pixel(geometry.means, geometry.whitening, pixels) * image[:, :1]
-      collected = collect(weights, tuple(values.T), tuple(image[:, 1:].T[..., None]))
-      return tuple(jnp.sum(numbers, axis=0) for numbers in collected)
+      rise, weight = without(weights, values, tuple(image[:, 1:].T[..., None]), tau)
+      return jnp.sum(rise, axis=0), jnp.sum(weight, axis=0)
 
-    return tuple(jnp.sum(sums, axis=0) for sums in jax.lax.map(one_chunk, (pixels, flat)))
+    rise, weight = jax.lax.map(one_chunk, (pixels, flat))
+    return jnp.sum(rise, axis=0), jnp.sum(weight, axis=0)
 
-  return Rasterizer(splat, composite, gather, geometry.log_weights, tau)
+  return Rasterizer(splat, composite, removal, geometry.log_weights, tau)

@@ -1,7 +1,7 @@
 """The kernel, and what every renderer offers to blends: sums over one placed set of Gaussians.
 
 `splat` is linear in its values and serves the linear blends, `composite` is ordered; a blend turns either into a
-picture and does not know which renderer drew it. `gather` goes the other way, from pixels to Gaussians. Images are
+picture and does not know which renderer drew it. `removal` goes the other way, from pixels to Gaussians. Images are
 `[H, W, C]`.
 """
 
@@ -13,9 +13,6 @@ import jax.numpy as jnp
 
 from gaussjax.types import Array
 
-# What one Gaussian makes of one pixel: (weight [], values: D numbers, pixel: E numbers) -> numbers.
-Collect = Callable[[Array, tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]]
-
 
 class Rasterizer(NamedTuple):
   """One set of Gaussians on one pixel grid."""
@@ -23,8 +20,8 @@ class Rasterizer(NamedTuple):
   splat: Callable[[Array], Array]  # values [N, D] -> [H, W, D], sum_i w_i(p) values_i
   composite: Callable[[Array, Array], tuple[Array, Array]]
   # (values [N, D], opacities [N]) -> ([H, W, D], transmittance [H, W, 1]), front to back in array order
-  gather: Callable[[Collect, Array, Array], tuple[Array, ...]]
-  # (collect, values [N, D], image [H, W, E]) -> for each number that `collect` gives its sum over the pixels, [N]
+  removal: Callable[[Array, Array], tuple[Array, Array]]
+  # (colors [N, C], image [H, W, 1 + 2 C]) -> sums over the pixels of what `without` says: (rise [N], weight [N])
   log_weights: Array  # [N]
   tail: float  # tau, the kernel's value at the cut-off before it is cut
 
@@ -44,3 +41,20 @@ def weight(mean: Array, whitening: Array, pixel: Array, tau: float) -> Array:
   a11, a21, a22 = whitening
   dx, dy = pixel - mean
   return kernel(((a11 * dx) ** 2 + (a21 * dx + a22 * dy) ** 2) / 2, tau)
+
+
+def without(weight: Array, values: tuple[Array, ...], pixel: tuple[Array, ...], tail: float) -> tuple[Array, Array]:
+  """What one pixel is without one Gaussian, drawn by weighted average: (rise of its squared error, the weight).
+
+  Its colour moves by a (drawn - color), a = w / (W - w), W the sum of all weights with the background's.
+  `weight` is of the kernel; `values` are the Gaussian's C colours and the factor on its weight; `pixel` has W, the
+  C colours that were drawn and their C errors.
+  """
+  channels = len(values) - 1
+  weight, total = weight * values[-1], pixel[0]
+  change = weight / jnp.maximum(total - weight, tail)
+  rise = jnp.zeros_like(weight)
+  for color, drawn, error in zip(values, pixel[1 : 1 + channels], pixel[1 + channels :], strict=False):
+    moved = change * (drawn - color)
+    rise += moved * (2 * error + moved)
+  return rise, weight

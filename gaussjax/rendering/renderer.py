@@ -1,6 +1,7 @@
 """The door of this room: `render`, and the neighbour lists by which it is fast within jit and grad.
 
-Dense for small scenes, tiled for all others: both draw the same picture to rounding.
+Three renderers draw the same picture to rounding: "scanlines", native code, wherever it serves; else "dense" for
+small scenes and "tiles" for all others.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import arguments, geometry, startup
-from gaussjax.rendering import blends, dense, kernel, splat, tiles
+from gaussjax.rendering import blends, dense, kernel, scanlines, splat, tiles
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Canvas, Gaussians
 
@@ -28,6 +29,8 @@ TRACED_EVALUATIONS = 2**24
 # (measured: docs/decisions.md), so that one program mostly serves it to its end.
 FIT_ROOM = 1.7
 
+RENDERERS = ("scanlines", "tiles", "dense")
+
 MAX_PIXELS = 2**27  # of a render: 0.5 GB a channel
 
 Viewport = tuple[float, float, float, float]  # (left, top, right, bottom) in fitted pixels
@@ -40,6 +43,7 @@ def allocate(
   *,
   viewport: Viewport | None = None,
   like: Neighbors | None = None,
+  renderer: str | None = None,
 ) -> Neighbors:
   """Neighbour lists by which `render` is fast within jit, grad and vmap. Host: not within a trace.
 
@@ -47,18 +51,20 @@ def allocate(
   Size and `viewport` are those of the render, as for `render`. Lists that overflowed are allocated anew, no
   smaller, with `like`, which also gives size and viewport. After the lists of jax-md (`partition.py`).
 
-  Raises ValueError within a trace, for sizes as `render` does, and where no memory holds the lists.
+  `renderer` is one of RENDERERS instead of the fastest that serves. Only "tiles" keeps lists: the neighbours of the
+  others are always valid.
+
+  Raises ValueError within a trace, for sizes as `render` does, for a renderer that does not serve, and where no
+  memory holds the lists.
   """
   if _traced(gaussians):
     raise ValueError("got traced Gaussians, expected values: allocate before jit or grad, refresh within")
   gaussians, canvas = geometry.single(gaussians), _canvas(gaussians)
   if like is None:
     height, width = output_size(viewport or _whole(canvas), height, width)
-    small = _is_small(gaussians, height, width)
-    like = Neighbors(None, _zero(gaussians.means.dtype), _zero(jnp.int32), height, width, viewport)
-    if small:
-      return like
-  elif like.lists is None:
+    chosen = _chosen(gaussians, height, width, renderer)
+    like = Neighbors(None, _zero(gaussians.means.dtype), _zero(jnp.int32), height, width, viewport, chosen)
+  if like.renderer != "tiles":
     return like
   placed = _place(gaussians, _affine(like, canvas, gaussians.means.dtype))
   lists = _listed(placed, canvas, like, FIT_ROOM)
@@ -95,7 +101,8 @@ def render(
 
   Within jit, grad or vmap give `neighbors` from `allocate`, whose size and viewport are then the render's: as fast
   as outside. Where they no longer hold (`refresh` them) the whole picture is NaN instead of subtly wrong. Without
-  them the dense renderer draws there, up to TRACED_EVALUATIONS Gaussian-pixel pairs.
+  them, where the scan lines do not serve, the dense renderer draws there, up to TRACED_EVALUATIONS
+  Gaussian-pixel pairs.
 
   Raises ValueError for sizes, viewports, backgrounds or sets that make no sense, and beyond that number of pairs.
   """
@@ -119,14 +126,16 @@ def _render_traced(
   if neighbors is not None and neighbors.lists is not None:
     drawn, outrun = _draw_listed(gaussians, neighbors)
     return jnp.where(outrun, jnp.nan, drawn)
-  if len(gaussians.means) * height * width > TRACED_EVALUATIONS:
+  chosen = _chosen(gaussians, height, width, None) if neighbors is None else neighbors.renderer
+  if chosen == "tiles" and len(gaussians.means) * height * width > TRACED_EVALUATIONS:
     raise ValueError(
       f"got {len(gaussians.means)} Gaussians at {height} x {width} pixels within jit, grad or vmap, expected at"
       f" most {TRACED_EVALUATIONS} pairs there: neighbors = gaussjax.allocate(gaussians) outside, then"
       " render(..., neighbors=neighbors)"
     )
   placed = geometry.geometry(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
-  return blends.picture(gaussians, _rasterizer(placed, geometry.canvas_of(gaussians), None, height, width))
+  on = Neighbors(None, _zero(placed.means.dtype), _zero(jnp.int32), height, width, None, chosen)
+  return blends.picture(gaussians, _rasterizer(placed, geometry.canvas_of(gaussians), on))
 
 
 def _render_now(
@@ -137,17 +146,15 @@ def _render_now(
     if not outrun:
       return drawn
     neighbors = None
-  gaussians, canvas = (
-    geometry.padded(gaussians, tiles.capacity(len(gaussians.means))),
-    geometry.canvas_of(gaussians),
-  )
+  chosen = _chosen(gaussians, height, width, None if neighbors is None else neighbors.renderer)
+  gaussians = geometry.padded(gaussians, tiles.capacity(len(gaussians.means)))
   _make_room(height, width, len(gaussians.means))
   placed = _place(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
-  lists = None
-  if not _is_small(gaussians, height, width):
-    like = Neighbors(None, _zero(placed.means.dtype), _zero(jnp.int32), height, width)
-    lists = _listed(placed, canvas, like, 1.0)
-  return _draw(gaussians, placed, lists, height=height, width=width)
+  neighbors = Neighbors(None, _zero(placed.means.dtype), _zero(jnp.int32), height, width, None, chosen)
+  if chosen == "tiles":
+    lists = _listed(placed, geometry.canvas_of(gaussians), neighbors, 1.0)
+    neighbors = dataclasses.replace(neighbors, lists=lists)
+  return _draw(gaussians, placed, neighbors)
 
 
 @functools.lru_cache(maxsize=4096)  # once for each size, since looking takes as long as drawing a small picture
@@ -160,7 +167,7 @@ def _draw_listed(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Array, Arr
   canvas: Canvas = geometry.canvas_of(gaussians)
   lists: Any = neighbors.lists
   placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
-  drawn = blends.picture(gaussians, _rasterizer(placed, canvas, lists, neighbors.height, neighbors.width))
+  drawn = blends.picture(gaussians, _rasterizer(placed, canvas, neighbors))
   outrun = tiles.outrun(jax.lax.stop_gradient(placed), lists, cutoff=canvas.cutoff)
   return drawn, outrun | tiles.overflowed(lists)
 
@@ -168,12 +175,9 @@ def _draw_listed(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Array, Arr
 _draw_listed_now = jax.jit(_draw_listed)
 
 
-@functools.partial(jax.jit, static_argnames=("height", "width"))
-def _draw(
-  gaussians: Gaussians, placed: geometry.Geometry, lists: tiles.TileLists | None, *, height: int, width: int
-) -> Array:
-  on = _rasterizer(placed, geometry.canvas_of(gaussians), lists, height, width)
-  return blends.picture(gaussians, on)
+@jax.jit
+def _draw(gaussians: Gaussians, placed: geometry.Geometry, neighbors: Neighbors) -> Array:
+  return blends.picture(gaussians, _rasterizer(placed, geometry.canvas_of(gaussians), neighbors))
 
 
 _place = jax.jit(geometry.geometry)
@@ -196,16 +200,15 @@ def rasterizer(gaussians: Gaussians, neighbors: Neighbors) -> kernel.Rasterizer:
   """
   canvas = geometry.canvas_of(gaussians)
   placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
-  return _rasterizer(placed, canvas, neighbors.lists, neighbors.height, neighbors.width)
+  return _rasterizer(placed, canvas, neighbors)
 
 
-def _rasterizer(
-  placed: geometry.Geometry, canvas: Canvas, lists: tiles.TileLists | None, height: int, width: int
-) -> kernel.Rasterizer:
+def _rasterizer(placed: geometry.Geometry, canvas: Canvas, neighbors: Neighbors) -> kernel.Rasterizer:
   tau = kernel.tail(canvas.cutoff)
-  if lists is None:
-    return dense.dense(placed, height, width, tau=tau)
-  return splat.tiled(placed, lists, tau=tau)
+  if neighbors.lists is not None:
+    return splat.tiled(placed, neighbors.lists, tau=tau)
+  by = scanlines.scanlines if neighbors.renderer == "scanlines" else dense.dense
+  return by(placed, neighbors.height, neighbors.width, tau=tau)
 
 
 def coverage(gaussians: Gaussians) -> Array:
@@ -299,8 +302,21 @@ def _canvas(gaussians: Gaussians) -> Canvas:
   return canvas
 
 
-def _is_small(gaussians: Gaussians, height: int, width: int) -> bool:
-  return len(gaussians.means) * height * width <= DENSE_EVALUATIONS
+def _chosen(gaussians: Gaussians, height: int, width: int, asked: str | None) -> str:
+  """The renderer of a set at a size: the one that is `asked` for, or the fastest that serves. Raises ValueError."""
+  blend = geometry.canvas_of(gaussians).blend
+  serves = scanlines.serves(jnp.result_type(*jax.tree.leaves(gaussians)), blend.ordered)
+  if asked is None:
+    small = len(gaussians.means) * height * width <= DENSE_EVALUATIONS
+    return "scanlines" if serves else "dense" if small else "tiles"
+  if asked not in RENDERERS:
+    raise ValueError(f"got renderer={arguments.shown(asked)}, expected one of {', '.join(RENDERERS)}")
+  if asked == "scanlines" and not serves:
+    raise ValueError(
+      "got renderer=scanlines, which serves float32, blends without order, and a CPU on which gaussjax was"
+      " installed with a C++ compiler at hand; expected one of dense, tiles"
+    )
+  return asked
 
 
 def _traced(tree: Any) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 
 from gaussjax.geometry import Geometry
 from gaussjax.rendering import kernel
-from gaussjax.rendering.tiles import BLOCK, TileLists, in_blocks, num_tiles, varying_like
+from gaussjax.rendering.sharding import varying_like
+from gaussjax.rendering.tiles import BLOCK, TileLists, in_blocks, num_tiles
 from gaussjax.types import Array
 
 CHUNK_EVALUATIONS = {"cpu": 2**18}  # weights held at once: 1 MB of float32 stays in a core's L2
@@ -235,23 +236,21 @@ def composite(
   return drawn[..., :-1], drawn[..., -1:]
 
 
-def gather(
-  geometry: Geometry, collect: kernel.Collect, values: Array, image: Array, lists: TileLists, tau: float
-) -> tuple[Array, ...]:
-  """For each number of `collect` its sum over the pixels of `image` `[H, W, E]`, `[N]`; `values` `[N, D]`."""
-  pixels = local_pixels(lists.tile, values.dtype)
+def removal(geometry: Geometry, colors: Array, image: Array, lists: TileLists, tau: float) -> tuple[Array, Array]:
+  """Each Gaussian's sums of `kernel.without` over the pixels of `image` `[H, W, 1 + 2 C]`: `[N]` and `[N]`."""
+  pixels = local_pixels(lists.tile, colors.dtype)
 
   def pull(rows: Array, centers: Array, of_tile: Array) -> Array:
     w = jnp.maximum(exponential(rows, centers, pixels) - tau, 0) / (1 - tau) * of_tile[:, None, 0]
-    row_values = tuple(rows[..., i, None] for i in range(5, rows.shape[-1]))
-    collected = collect(w, row_values, tuple(of_tile[:, None, i] for i in range(1, of_tile.shape[1])))
-    return jnp.stack([jnp.sum(numbers, axis=-1) for numbers in collected], axis=-1)
+    values = tuple(rows[..., i, None] for i in range(5, rows.shape[-1]))
+    found = kernel.without(w, values, tuple(of_tile[:, None, i] for i in range(1, of_tile.shape[1])), tau)
+    return jnp.stack([jnp.sum(numbers, axis=-1) for numbers in found], axis=-1)
 
   # Tiles at the border have pixels outside of the image, where nothing is to be collected.
   inside = jnp.concatenate([jnp.ones_like(image[..., :1]), image], axis=-1)
-  scalar, several = jnp.zeros((), values.dtype), lambda count: (jnp.zeros((), values.dtype),) * count
-  numbers = len(collect(scalar, several(values.shape[1]), several(image.shape[-1])))
-  return tuple(gather_tiles(lists, table(geometry, values), inside, pull, numbers).T)
+  values = jnp.concatenate([colors, jnp.exp(geometry.log_weights)[:, None]], axis=1)
+  rise, weight = gather_tiles(lists, table(geometry, values), inside, pull, 2).T
+  return rise, weight
 
 
 def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Rasterizer:
@@ -259,7 +258,7 @@ def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Rasteri
   return kernel.Rasterizer(
     lambda values: splat(geometry, values, lists, tau),
     lambda values, opacities: composite(geometry, values, opacities, lists, tau),
-    lambda collect, values, image: gather(geometry, collect, values, image, lists, tau),
+    lambda colors, image: removal(geometry, colors, image, lists, tau),
     geometry.log_weights,
     tau,
   )

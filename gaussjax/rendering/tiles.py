@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussjax.geometry import Geometry
+from gaussjax.rendering.sharding import varying_like
 from gaussjax.types import Array
 
 TILE = (16, 16)  # pixels, height and width
@@ -308,18 +309,19 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=("lists", "skin", "age"),
-  meta_fields=("height", "width", "viewport"),
+  meta_fields=("height", "width", "viewport", "renderer"),
 )
 @dataclasses.dataclass(frozen=True)
 class Neighbors:
   """What a render of one set keeps from step to step: tile lists, with what it takes to choose their skin."""
 
-  lists: TileLists | None  # None where so few are drawn that the dense renderer is faster
+  lists: TileLists | None  # of the renderer "tiles"; None for the others, which need none
   skin: Array  # [] pixels, the lists'
   age: Array  # [] int32, steps since they were built
   height: int  # of the render, pixels
   width: int
   viewport: tuple[float, float, float, float] | None = None  # of the fitted image; None: all of it
+  renderer: str = "tiles"  # or "dense", "scanlines"
 
 
 def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple[Neighbors, Array]:
@@ -344,21 +346,6 @@ def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple
   alike = lambda tree: varying_like(tree, (geometry, lists, skin, age))
   lists, skin, age = jax.lax.cond(stale, lambda: alike(rebuild()), lambda: alike((lists, skin, age)))
   return dataclasses.replace(neighbors, lists=lists, skin=skin, age=age + 1), overflowed(lists)
-
-
-def varying_like(tree: Any, others: Any) -> Any:
-  """The same arrays; within shard_map they vary over the axes of `others`, as loops and branches ask."""
-  axes = frozenset[str]().union(*map(_varying, jax.tree.leaves(others)))
-  if not axes:
-    return tree
-  cast = lambda leaf, more: jax.lax.pcast(leaf, tuple(more), to="varying") if more else leaf
-  return jax.tree.map(lambda leaf: cast(leaf, axes - _varying(leaf)), tree)
-
-
-def _varying(leaf: Array) -> frozenset[str]:
-  """The axes of a mesh over which an array varies within shard_map."""
-  kind: Any = jax.typeof(leaf)
-  return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # jax 0.10, others
 
 
 def empty(

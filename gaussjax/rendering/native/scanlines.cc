@@ -1,0 +1,319 @@
+// Sums over Gaussians by scan lines: every Gaussian walks the rows of its support, LANES pixels at a time.
+//
+// The same three sums as the renderers of JAX have, in float32, on all threads of XLA's pool: the picture (`splat`),
+// its gradient, and what the removal of each Gaussian costs. Nothing needs a lock: a picture is shared out by bands
+// of rows, gradients and costs by Gaussians. Every sum has one order, whatever the number of threads.
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+constexpr int kMostValues = 4;  // that one walk takes along; more are walked for in turn
+constexpr int kPadding = 16;    // floats beyond the end of a row that a vector may read and write
+constexpr int kCell = 32;       // pixels: Gaussians of a cell follow one another, and find its pixels in the cache
+constexpr int kChunk = 32;      // Gaussians that a thread takes at a time
+constexpr int kBandRows = 32;   // rows that it takes at a time
+
+struct Placed {
+  float x, y, a11, a21, a22;
+  int top, bottom;  // rows of the picture that the support meets, the last not counted
+};
+
+struct Scene {
+  int width;
+  float tau, gain;    // the kernel is max(exp(-q / 2) - tau, 0) * gain
+  float reach2;       // the q at which it ends
+};
+
+// [H][D][W], the values of a row by planes, so that neighbours in a row lie beside one another.
+struct Image {
+  const float* data;
+  int64_t row;  // floats
+  int copied;   // rows from here on are read from a copy, with room for what is read beyond their end
+  std::vector<float> copy;
+
+  explicit Image(const ffi::Buffer<ffi::F32>& image)
+      : data(image.typed_data()), row(image.dimensions()[1] * image.dimensions()[2]) {
+    const int64_t rows = image.dimensions()[0];
+    copied = std::max<int64_t>(0, rows - 1 - kPadding / row);
+    copy.assign(data + copied * row, data + rows * row);
+    copy.resize(copy.size() + kPadding);
+  }
+  const float* Row(int y) const { return y < copied ? data + y * row : copy.data() + (y - copied) * row; }
+};
+
+struct Kernels {
+  void (*draw[kMostValues])(const Placed*, const int32_t*, int64_t, const float*, int64_t, const Scene&, int, int,
+                            float*);
+  void (*pull[kMostValues])(const Placed&, const float*, const Scene&, const Image&, int, float*, float*);
+  void (*remove[kMostValues])(const Placed&, const float*, float, const Scene&, const Image&, float*, float*);
+};
+
+namespace plain {
+#define LANES 4
+#include "kernels.inc"
+#undef LANES
+}  // namespace plain
+
+#if defined(__x86_64__) && defined(__clang__)
+#define BEGIN_TARGET_AVX2 _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
+#define BEGIN_TARGET_AVX512 \
+  _Pragma("clang attribute push(__attribute__((target(\"avx512f,avx512vl,avx512dq,avx2,fma\"))), apply_to = function)")
+#define END_TARGET _Pragma("clang attribute pop")
+#elif defined(__x86_64__)
+#define BEGIN_TARGET_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma\")")
+#define BEGIN_TARGET_AVX512 \
+  _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx512vl,avx512dq,avx2,fma,prefer-vector-width=512\")")
+#define END_TARGET _Pragma("GCC pop_options")
+#endif
+
+#if defined(__x86_64__)
+BEGIN_TARGET_AVX2
+namespace avx2 {
+#define LANES 8
+#include "kernels.inc"
+#undef LANES
+}  // namespace avx2
+END_TARGET
+BEGIN_TARGET_AVX512
+namespace avx512 {
+#define LANES 16
+#include "kernels.inc"
+#undef LANES
+}  // namespace avx512
+END_TARGET
+
+// Of those that the machine has the ones of most lanes, at most so many.
+const Kernels& BestKernels(int lanes) {
+  if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    return avx512::kKernels;
+  if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kKernels;
+  return plain::kKernels;
+}
+#else
+const Kernels& BestKernels(int) { return plain::kKernels; }
+#endif
+
+// work(0), ..., work(count - 1) on the pool's threads and this one, which may be one of the pool's: it does not wait
+// for any that has not begun.
+template <typename Work>
+void Share(ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  struct State {
+    std::atomic<int64_t> next{0}, done{0};
+    std::mutex mutex;
+    std::condition_variable all;
+  };
+  const int64_t helpers = std::min(count, std::max<int64_t>(1, pool.num_threads())) - 1;
+  if (helpers <= 0) {
+    for (int64_t i = 0; i < count; ++i) work(i);
+    return;
+  }
+  const auto state = std::make_shared<State>();
+  const Work* shared = &work;  // used only while this call waits
+  const auto take = [state, shared, count] {
+    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
+      (*shared)(i);
+      if (state->done.fetch_add(1) + 1 == count) {
+        const std::lock_guard<std::mutex> lock(state->mutex);
+        state->all.notify_one();
+      }
+    }
+  };
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([take] { take(); });
+  take();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->all.wait(lock, [&] { return state->done.load() == count; });
+}
+
+int Clamped(float value, int most) { return value > 0 ? (value < most ? static_cast<int>(value) : most) : 0; }
+
+struct Layout {
+  Scene scene;
+  int height;
+  std::vector<Placed> placed;
+  std::vector<int32_t> order;  // Gaussians that a pixel may see, by cells, row by row
+  bool finite = true;          // whether all are
+
+  Layout(const float* means, const float* whitening, int64_t count, int height, int width, float tau)
+      : height(height), placed(count) {
+    const float reach2 = -2 * std::log(tau), reach = std::sqrt(reach2);
+    scene = {width, tau, 1 / (1 - tau), reach2};
+    const int64_t columns = width / kCell + 1, cells = columns * (height / kCell + 1);
+    std::vector<int32_t> starts(cells + 1), cell(count);
+    for (int64_t i = 0; i < count; ++i) {
+      const float *m = means + 2 * i, *a = whitening + 3 * i;
+      Placed& g = placed[i] = {m[0], m[1], a[0], a[1], a[2], 0, 0};
+      cell[i] = -1;
+      if (!std::isfinite(g.x + g.y + g.a11 + g.a21 + g.a22)) {
+        finite = false;
+        continue;
+      }
+      const float up = reach * std::sqrt(g.a11 * g.a11 + g.a21 * g.a21) / std::fabs(g.a11 * g.a22) + 1e-3f;
+      const float side = reach / std::fabs(g.a11) + 1e-3f;
+      if (g.x + side < 0.5f || g.x - side > width - 0.5f) continue;
+      g.top = Clamped(std::ceil(g.y - up - 0.5f), height), g.bottom = Clamped(std::floor(g.y + up + 0.5f), height);
+      if (g.top >= g.bottom) continue;
+      cell[i] = Clamped(g.y, height) / kCell * columns + Clamped(g.x, width) / kCell;
+      ++starts[cell[i] + 1];
+    }
+    for (int64_t c = 0; c < cells; ++c) starts[c + 1] += starts[c];
+    order.resize(starts[cells]);
+    for (int64_t i = 0; i < count; ++i)
+      if (cell[i] >= 0) order[starts[cell[i]]++] = static_cast<int32_t>(i);
+  }
+};
+
+using Numbers = ffi::Buffer<ffi::F32>;
+using Result = ffi::ResultBuffer<ffi::F32>;
+
+ffi::Error Splat(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers values, float tau, int32_t lanes, Result picture) {
+  const auto size = picture->dimensions();
+  const int height = size[0], width = size[1];
+  const int64_t depth = size[2], count = means.dimensions()[0], bands = (height + kBandRows - 1) / kBandRows;
+  const Layout on(means.typed_data(), whitening.typed_data(), count, height, width, tau);
+  std::vector<int64_t> starts(bands + 1);
+  for (const int32_t i : on.order)
+    for (int b = on.placed[i].top / kBandRows; b <= (on.placed[i].bottom - 1) / kBandRows; ++b) ++starts[b + 1];
+  for (int64_t b = 0; b < bands; ++b) starts[b + 1] += starts[b];
+  std::vector<int32_t> ids(starts[bands]);
+  std::vector<int64_t> end(starts.begin(), starts.end() - 1);
+  for (const int32_t i : on.order)
+    for (int b = on.placed[i].top / kBandRows; b <= (on.placed[i].bottom - 1) / kBandRows; ++b) ids[end[b]++] = i;
+  float* out = picture->typed_data();
+  Share(pool, bands, [&](int64_t band) {
+    const int top = band * kBandRows, bottom = std::min(height, top + kBandRows), padded = width + kPadding;
+    thread_local std::vector<float> planes;  // a band's, which stays in the cache
+    for (int64_t first = 0; first < depth; first += kMostValues) {
+      const int several = std::min<int64_t>(kMostValues, depth - first);
+      planes.assign(static_cast<int64_t>(bottom - top) * several * padded, 0.f);
+      BestKernels(lanes).draw[several - 1](on.placed.data(), ids.data() + starts[band], starts[band + 1] - starts[band],
+                                      values.typed_data() + first, depth, on.scene, top, bottom, planes.data());
+      for (int64_t y = top; y < bottom; ++y)
+        for (int d = 0; d < several; ++d)
+          std::copy_n(planes.data() + ((y - top) * several + d) * padded, width, out + (y * depth + first + d) * width);
+    }
+  });
+  if (!on.finite) std::fill_n(out, depth * height * width, std::numeric_limits<float>::quiet_NaN());
+  return ffi::Error::Success();
+}
+
+ffi::Error SplatGradient(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers values, Numbers cotangent,
+                         float tau, int32_t lanes, Result d_means, Result d_whitening, Result d_values) {
+  const auto size = cotangent.dimensions();
+  const int64_t depth = size[2], count = means.dimensions()[0];
+  const Layout on(means.typed_data(), whitening.typed_data(), count, size[0], size[1], tau);
+  float *by_mean = d_means->typed_data(), *by_whitening = d_whitening->typed_data(), *by_value = d_values->typed_data();
+  const float outside = on.finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
+  std::fill_n(by_mean, 2 * count, outside), std::fill_n(by_whitening, 3 * count, outside);
+  std::fill_n(by_value, depth * count, outside);
+  const int64_t seen = on.finite ? on.order.size() : 0;
+  const Image image(cotangent);
+  Share(pool, (seen + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    for (int64_t k = chunk * kChunk; k < std::min<int64_t>(seen, (chunk + 1) * kChunk); ++k) {
+      const int64_t i = on.order[k];
+      for (int64_t first = 0; first < depth; first += kMostValues) {
+        const int several = std::min<int64_t>(kMostValues, depth - first);
+        float by_geometry[5];
+        BestKernels(lanes).pull[several - 1](on.placed[i], values.typed_data() + i * depth + first, on.scene, image, first,
+                                        by_geometry, by_value + i * depth + first);
+        for (int n = 0; n < 2; ++n) by_mean[2 * i + n] += by_geometry[n];
+        for (int n = 0; n < 3; ++n) by_whitening[3 * i + n] += by_geometry[2 + n];
+      }
+    }
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error Removal(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers colors, Numbers factors,
+                   Numbers drawn, float tau, int32_t lanes, Result cost, Result seen) {
+  const auto size = drawn.dimensions();
+  const int64_t count = means.dimensions()[0], channels = colors.dimensions()[1];
+  if (channels > kMostValues) return ffi::Error::InvalidArgument("more channels than one walk takes along");
+  const Layout on(means.typed_data(), whitening.typed_data(), count, size[0], size[1], tau);
+  std::fill_n(cost->typed_data(), count, on.finite ? 0.f : std::numeric_limits<float>::quiet_NaN());
+  std::fill_n(seen->typed_data(), count, 0.f);
+  const int64_t visible = on.finite ? on.order.size() : 0;
+  const Image image(drawn);
+  Share(pool, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    for (int64_t k = chunk * kChunk; k < std::min<int64_t>(visible, (chunk + 1) * kChunk); ++k) {
+      const int64_t i = on.order[k];
+      BestKernels(lanes).remove[channels - 1](on.placed[i], colors.typed_data() + i * channels, factors.typed_data()[i],
+                                         on.scene, image, cost->typed_data() + i, seen->typed_data() + i);
+    }
+  });
+  return ffi::Error::Success();
+}
+
+XLA_FFI_DEFINE_HANDLER(kSplat, Splat,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Attr<float>("tau")
+                           .Attr<int32_t>("lanes")
+                           .Ret<Numbers>());
+XLA_FFI_DEFINE_HANDLER(kSplatGradient, SplatGradient,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Attr<float>("tau")
+                           .Attr<int32_t>("lanes")
+                           .Ret<Numbers>()
+                           .Ret<Numbers>()
+                           .Ret<Numbers>());
+XLA_FFI_DEFINE_HANDLER(kRemoval, Removal,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Attr<float>("tau")
+                           .Attr<int32_t>("lanes")
+                           .Ret<Numbers>()
+                           .Ret<Numbers>());
+
+PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_scanlines", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__scanlines() {
+  PyObject* module = PyModule_Create(&kModule);
+  if (module == nullptr) return nullptr;
+  const struct {
+    const char* name;
+    void* handler;
+  } handlers[] = {{"splat", reinterpret_cast<void*>(+kSplat)},
+                  {"splat_gradient", reinterpret_cast<void*>(+kSplatGradient)},
+                  {"removal", reinterpret_cast<void*>(+kRemoval)}};
+  for (const auto& one : handlers) {
+    PyObject* capsule = PyCapsule_New(one.handler, nullptr, nullptr);
+    if (capsule == nullptr || PyModule_AddObjectRef(module, one.name, capsule) < 0) {
+      Py_XDECREF(capsule);
+      Py_DECREF(module);
+      return nullptr;
+    }
+    Py_DECREF(capsule);
+  }
+  return module;
+}

@@ -1,0 +1,106 @@
+"""The renderer of scan lines: native code that walks each Gaussian's rows, on CPU, in float32.
+
+It keeps no lists, so nothing overflows or goes stale, uses all cores, and compiles to next to nothing. Its sums are
+those of dense.py to rounding. It is built when the package is installed, if there is a C++ compiler; where it was
+not, or does not serve (`serves`), the renderers of JAX draw.
+"""
+
+import functools
+import importlib
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gaussjax.geometry import Geometry
+from gaussjax.rendering import kernel
+from gaussjax.rendering.sharding import varying_like
+from gaussjax.types import Array
+
+_CHANNELS = 4  # that one walk of native code takes along
+LANES = 16  # of a vector, at most; the machine may have 4 or 8
+
+
+@functools.cache
+def _native() -> ModuleType | None:
+  """The native code, made known to XLA; None where it was not built, or for another version."""
+  try:
+    native = importlib.import_module("gaussjax.rendering._scanlines")
+    for name in ("splat", "splat_gradient", "removal"):
+      jax.ffi.register_ffi_target(f"gaussjax_{name}", getattr(native, name), platform="cpu")
+  except Exception:  # of whatever kind, it costs only speed; `versions` of a report tells
+    return None
+  return native
+
+
+def available() -> bool:
+  """Whether the native code was built."""
+  return _native() is not None
+
+
+def serves(dtype: jnp.dtype, ordered: bool) -> bool:
+  """Whether it draws sets of a dtype, with an ordered blend or another, where JAX now is."""
+  return not ordered and dtype == jnp.float32 and jax.default_backend() == "cpu" and available()
+
+
+def _call(name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, tau: float) -> tuple[Array, ...]:
+  """A call of native code, to which images `[H, W, D]` are row by row D planes of W."""
+  _native()
+  layout = lambda array: (0, 2, 1) if len(array.shape) == 3 else tuple(range(len(array.shape)))
+  called = jax.ffi.ffi_call(
+    f"gaussjax_{name}",
+    results,
+    input_layouts=[layout(array) for array in arrays],
+    output_layouts=[layout(result) for result in results],
+    vmap_method="sequential",
+  )
+  return varying_like(tuple(called(*arrays, tau=np.float32(tau), lanes=np.int32(LANES))), arrays)
+
+
+def _like(*arrays: Array) -> tuple[jax.ShapeDtypeStruct, ...]:
+  return tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def splat(geometry: Geometry, values: Array, height: int, width: int, tau: float) -> Array:
+  """sum_i w_i(p) values_i: `values` `[N, D]` -> `[H, W, D]`."""
+  drawn = jax.ShapeDtypeStruct((height, width, values.shape[1]), values.dtype)
+  return _call("splat", (drawn,), geometry.means, geometry.whitening, values, tau=tau)[0]
+
+
+def _splat_forward(geometry: Geometry, values: Array, height: int, width: int, tau: float):
+  return splat(geometry, values, height, width, tau), (geometry, values)
+
+
+def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: Array):
+  geometry, values = residuals
+  arrays = geometry.means, geometry.whitening, values
+  d_means, d_whitening, d_values = _call("splat_gradient", _like(*arrays), *arrays, cotangent, tau=tau)
+  return Geometry(d_means, d_whitening, jnp.zeros_like(geometry.log_weights)), d_values
+
+
+splat.defvjp(_splat_forward, _splat_backward)
+
+
+def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> kernel.Rasterizer:
+  """The rasterizer of scan lines."""
+  geometry = geometry._replace(log_weights=jnp.asarray(geometry.log_weights))
+
+  def composite(values: Array, opacities: Array) -> tuple[Array, Array]:
+    raise ValueError("got a blend with ordered=False that composites, expected Blend(..., ordered=True)")
+
+  def removal(colors: Array, image: Array) -> tuple[Array, Array]:
+    factors, total, rest = jnp.exp(geometry.log_weights), image[..., :1], image[..., 1:]
+    channels = colors.shape[1]
+    cost = seen = jnp.zeros_like(geometry.log_weights)
+    for first in range(0, channels, _CHANNELS):
+      some = slice(first, min(first + _CHANNELS, channels))
+      shown = [total, rest[..., some], rest[..., channels:][..., some]]
+      arrays = geometry.means, geometry.whitening, colors[:, some], factors, jnp.concatenate(shown, -1)
+      more, seen = _call("removal", _like(cost, seen), *arrays, tau=tau)
+      cost += more
+    return cost, seen
+
+  draw = lambda values: splat(geometry, values, height, width, tau)
+  return kernel.Rasterizer(draw, composite, removal, geometry.log_weights, tau)

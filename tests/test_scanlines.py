@@ -1,0 +1,154 @@
+"""Native code draws what the dense renderer draws: values, gradients, what removals cost, on any machine."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from scenes import LINEAR_BLENDS, densely, scene
+
+import gaussjax
+from gaussjax import geometry
+from gaussjax.fitting import density
+from gaussjax.rendering import blends, kernel, renderer, scanlines
+
+TESTS = Path(__file__).parent
+
+if not (shutil.which("c++") or shutil.which("g++")) and not scanlines.available():
+  pytest.skip("built only where there is a C++ compiler", allow_module_level=True)
+
+
+def by_scanlines(gaussians):
+  canvas = gaussians.canvas
+  tau = kernel.tail(canvas.cutoff)
+  return scanlines.scanlines(geometry.geometry(gaussians), canvas.height, canvas.width, tau=tau)
+
+
+def drawn(rasterizer_of, gaussians):
+  """(the picture, the gradient of a loss in which every pixel counts differently)."""
+  rng = np.random.default_rng(0)
+  canvas = gaussians.canvas
+  image = jnp.asarray(rng.normal(size=(canvas.height, canvas.width, gaussians.colors.shape[1])), jnp.float32)
+
+  def loss(gaussians):
+    picture = blends.picture(gaussians, rasterizer_of(gaussians))
+    return jnp.sum(picture * image), picture
+
+  (_, picture), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(gaussians)
+  return picture, jax.tree.leaves(gradient)
+
+
+@pytest.fixture(params=[4, 8, 16])
+def lanes(request, monkeypatch):
+  """As on machines with vectors of so many numbers."""
+  monkeypatch.setattr(scanlines, "LANES", request.param)
+
+
+SCENES = {
+  "weighted average": scene(60, 37, 53),
+  "sum": scene(60, 37, 53, blend=LINEAR_BLENDS[1]),
+  "one channel, narrow cut-off": scene(40, 21, 16, channels=1, cutoff=2.5),
+  "more channels than one walk takes": scene(40, 33, 17, channels=9),
+  "at the floor": scene(200, 40, 64, log_scale=(-3.0, 1.0)),
+  "larger than the picture": scene(20, 40, 20, log_scale=(4.0, 1.0)),
+  # Not thinner: at the cut-off the gradient steps by tau, and rounding says on which side of it a pixel is.
+  "needles": scene(40, 40, 70, log_scale=(0.5, 1.8)),
+  "one pixel": scene(3, 1, 1),
+  "one row": scene(9, 1, 70),
+  "one column": scene(9, 70, 1),
+}
+
+
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize("name", SCENES)
+def test_the_picture_and_its_gradient(name):
+  gaussians = SCENES[name]
+  picture, found = drawn(by_scanlines, gaussians)
+  np.testing.assert_allclose(picture, oracle.render(gaussians), atol=2e-5)
+  _, expected = drawn(densely, gaussians)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=3e-5 * max(1, np.abs(b).max()))
+
+
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_what_removal_costs(channels):
+  gaussians = scene(50, 37, 53, channels=channels)
+  picture = blends.picture(gaussians, densely(gaussians))
+  target = jnp.clip(picture + 0.1 * jax.random.normal(jax.random.key(0), picture.shape), 0, 1)
+  cost = lambda rasterizer: jax.jit(lambda g: density.removal_cost(g, rasterizer(g), picture, target))(gaussians)
+  found, expected = cost(by_scanlines), cost(densely)
+  assert ((found == -jnp.inf) == (expected == -jnp.inf)).all() and (expected == -jnp.inf).any()
+  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected[expected > -jnp.inf]).max())
+
+
+def test_it_is_what_draws_where_it_serves():
+  gaussians = scene(50)
+  assert renderer.allocate(gaussians).renderer == "scanlines"
+  assert renderer.allocate(scene(50, blend=blends.alpha_composite)).renderer == "dense"
+  assert renderer.allocate(scene(50), renderer="tiles").lists is not None
+  np.testing.assert_allclose(jax.jit(gaussjax.render)(gaussians), oracle.render(gaussians), atol=1e-5)
+  own = gaussjax.Blend("own", lambda on, colors, background: on.composite(colors, colors[:, 0])[0])
+  with pytest.raises(ValueError, match="ordered=True"):
+    gaussjax.render(scene(5, blend=own))
+  for asked, words in (("scanlines", "float32"), ("fast", "one of")):
+    with pytest.raises(ValueError, match=words):
+      renderer.allocate(scene(5, blend=blends.alpha_composite), renderer=asked)
+
+
+def test_a_stack_of_sets_is_drawn_like_each_alone():
+  sets = [scene(30, seed=seed) for seed in range(3)]
+  stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *sets)
+  loss = lambda gaussians: jnp.sum(jnp.square(gaussjax.render(gaussians)))
+  gradients = jax.jit(jax.vmap(jax.grad(loss)))(stack)
+  for i, one in enumerate(sets):
+    expected = jax.grad(loss)(one)
+    for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+      np.testing.assert_allclose(a[i], b, atol=1e-4 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("field", ["means", "colors"])
+def test_a_bad_number_is_seen(field, bad):
+  gaussians = scene(30)
+  gaussians = gaussians._replace(means=gaussians.means.at[3].set(9.0))
+  gaussians = gaussians._replace(**{field: getattr(gaussians, field).at[3, 1].set(bad)})
+  picture, gradient = drawn(by_scanlines, gaussians)
+  assert not jnp.isfinite(picture).all()
+  assert not all(jnp.isfinite(leaf).all() for leaf in gradient)
+
+
+def test_no_gaussians_and_none_in_sight_are_the_background():
+  gaussians = scene(5)
+  far = gaussians._replace(means=gaussians.means + 1e6)
+  for unseen in (gaussjax.take(gaussians, []), far):
+    picture, (*gradient, _) = drawn(by_scanlines, unseen)
+    np.testing.assert_allclose(picture, jnp.broadcast_to(unseen.canvas.background, picture.shape))
+    assert all((leaf == 0).all() for leaf in gradient)
+
+
+DIGEST = """
+import hashlib, os, sys
+cores = sorted(os.sched_getaffinity(0))
+os.sched_setaffinity(0, cores[: int(sys.argv[1])])
+import jax
+from test_scanlines import by_scanlines, drawn
+from scenes import scene
+leaves = jax.tree.leaves(drawn(by_scanlines, scene(500, 150, 90)))
+print(hashlib.sha256(b"".join(bytes(memoryview(leaf)) for leaf in leaves)).hexdigest())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are pinned on Linux")
+def test_the_bits_do_not_depend_on_the_number_of_cores():
+  run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
+  environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+  one, all_cores = (run([sys.executable, "-c", DIGEST, n], env=environment).stdout for n in ("1", "64"))
+  assert one == all_cores and one
