@@ -81,7 +81,7 @@ def fit(
   num_gaussians = arguments.whole("num_gaussians", num_gaussians, least=1, most=arguments.MAX_GAUSSIANS)
   seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
   stop = checked_stop(stop, recipe)
-  target = jnp.asarray(pixels)
+  target = renderer.target(pixels)
   with clock.stepping_clock() as seconds:
     key_start, key_run = jax.random.split(jax.random.key(seed))
     fitter = make_fitter(recipe, *target.shape[:2])

@@ -1,6 +1,7 @@
 """What every search for a file shares: what is asked of it, the time it may take, and a set's way into bytes."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from gaussjax.fitting import optimizers, recipes
 from gaussjax.gjx import container, contexts, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import metrics
+from gaussjax.rendering import renderer
 from gaussjax.types import Array, Gaussians
 
 # No log-weights, which the format does not have. Many Gaussians of a short fit are new, so moments soon forget.
@@ -40,16 +42,16 @@ class Effort(NamedTuple):
 EFFORTS = tuple(
   Effort(steps, stage_steps)
   for steps, stage_steps in (
-    (60, 8),
-    (100, 10),
-    (150, 15),
-    (250, 20),
-    (400, 30),
-    (1000, 40),
-    (1500, 60),
-    (2500, 80),
-    (4000, 100),
-    (8000, 150),
+    (100, 4),
+    (140, 5),
+    (200, 7),
+    (280, 9),
+    (420, 12),
+    (1000, 16),
+    (1500, 22),
+    (2500, 30),
+    (4000, 40),
+    (8000, 60),
   )
 )
 DEFAULT_EFFORT = 4
@@ -62,6 +64,9 @@ FALL = 0.92  # the squared error falls by this power of N, measured
 
 # Times that balanced steps are made coarser, one step after another: three octaves finer to seven coarser.
 FINER, COARSER = -96, 224
+
+NUMBERS = 8  # of a Gaussian of three channels
+MAX_GUESSES = 6  # of how many bytes coarser steps save, before their number is halved
 
 Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
@@ -87,7 +92,7 @@ class Work(NamedTuple):
   @property
   def target(self) -> Array:
     """The image on the device."""
-    return jnp.asarray(self.image)
+    return renderer.target(self.image)
 
   @property
   def pixels(self) -> int:
@@ -149,12 +154,16 @@ def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) ->
   Or the coarsest that are tried.
   """
   least = quantization.finest(fitted)
-  low, high = FINER, COARSER
-  while high - low > 1:
-    middle = (low + high) // 2
-    fits = len(file(work, fitted, quantization.coarser(balanced, middle, least))) <= most
-    low, high = (low, middle) if fits else (middle, high)
-  return quantization.coarser(balanced, high, least)
+  low, high, guess = FINER, COARSER, 0
+  per_time = len(fitted.means) * NUMBERS / len(balanced) / 8 / 8  # an eighth of a bit of a quarter of the numbers
+  for tries in itertools.count():
+    if high - low <= 1:
+      return quantization.coarser(balanced, high, least)
+    excess = len(file(work, fitted, quantization.coarser(balanced, guess, least))) - most
+    low, high = (low, guess) if excess <= 0 else (guess, high)
+    near = guess + (math.ceil(excess / per_time) or -1)
+    guess = min(max(near, low + 1), high - 1) if tries < MAX_GUESSES else (low + high) // 2
+  raise AssertionError("unreachable")
 
 
 def goal(

@@ -211,6 +211,12 @@ def _rasterizer(placed: geometry.Geometry, canvas: Canvas, neighbors: Neighbors)
   return by(placed, neighbors.height, neighbors.width, tau=tau)
 
 
+def target(image: ArrayLike) -> Array:
+  """An image `[H, W, C]` on the device, in memory as its renderer's pictures are, to be compared with them."""
+  placed = jnp.asarray(image)
+  return scanlines.planar(placed) if scanlines.serves(placed.dtype, False) else placed
+
+
 def coverage(gaussians: Gaussians) -> Array:
   """W(p) at the fitted size, `[H, W]`: the sum of the weights, without the background's share."""
   return _coverage(gaussians, allocate(gaussians))

@@ -12,6 +12,8 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format, Layout
+from jax.sharding import SingleDeviceSharding
 
 from gaussjax.geometry import Geometry
 from gaussjax.rendering import kernel
@@ -44,15 +46,25 @@ def serves(dtype: jnp.dtype, ordered: bool) -> bool:
   return not ordered and dtype == jnp.float32 and jax.default_backend() == "cpu" and available()
 
 
+def planar(image: Array) -> Array:
+  """The same `[H, W, C]`, in memory as this renderer's pictures are: what is computed of both goes by rows."""
+  by_planes = Layout(major_to_minor=_layout(image))
+  return jax.device_put(image, Format(by_planes, SingleDeviceSharding(jax.devices()[0])))
+
+
+def _layout(array: Array | jax.ShapeDtypeStruct) -> tuple[int, ...]:
+  """Images `[H, W, D]` are row by row D planes of W."""
+  return (0, 2, 1) if len(array.shape) == 3 else tuple(range(len(array.shape)))
+
+
 def _call(name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, tau: float) -> tuple[Array, ...]:
-  """A call of native code, to which images `[H, W, D]` are row by row D planes of W."""
+  """A call of native code."""
   _native()
-  layout = lambda array: (0, 2, 1) if len(array.shape) == 3 else tuple(range(len(array.shape)))
   called = jax.ffi.ffi_call(
     f"gaussjax_{name}",
     results,
-    input_layouts=[layout(array) for array in arrays],
-    output_layouts=[layout(result) for result in results],
+    input_layouts=[_layout(array) for array in arrays],
+    output_layouts=[_layout(result) for result in results],
     vmap_method="sequential",
   )
   return varying_like(tuple(called(*arrays, tau=np.float32(tau), lanes=np.int32(LANES))), arrays)
