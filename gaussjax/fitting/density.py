@@ -21,6 +21,7 @@ from gaussjax.types import Array, Euler, Gaussians
 BIRTH_SCALES = (0.09, 0.14, 0.22, 0.35, 0.56)
 LEAST_BIRTH = 0.7  # pixels: finer than that a residual is noise
 APART = 2  # pixels: of births nearer to each other than this, only the one that promises most
+BAND_PIXELS, BAND_MARGIN = 2**23, 128  # of a picture's pixels that are blurred at once, and rows around them
 # Of the Gaussians, what a round moves at first, and the power by which that falls to nothing.
 SHARE, FALL = 0.6, 3.0
 
@@ -85,35 +86,75 @@ def births(key: Array, prediction: Array, target: Array, count: int, *, budget: 
   height, width, _ = target.shape
   spacing = jnp.sqrt(height * width / jnp.asarray(budget, prediction.dtype))
   scales = jnp.maximum(LEAST_BIRTH, spacing * jnp.asarray(BIRTH_SCALES, prediction.dtype))
-  blurred = blurs(target - prediction, scales)
-  gains = 4 * math.pi * scales[:, None, None] ** 2 * jnp.sum(jnp.square(blurred), axis=-1)
-  best, gain = jnp.argmax(gains, axis=0), jnp.max(gains, axis=0)
+  gain, best, blurred = best_blurs(target - prediction, scales)
   side = 2 * APART + 1
   most = gain
   for window in ((side, 1), (1, side)):
     most = jax.lax.reduce_window(most, -jnp.inf, jax.lax.max, window, (1, 1), "SAME")
   peak = most <= gain
   _, pixels = jax.lax.top_k(jnp.where(peak, gain, gain - 2 * jnp.max(gain)).ravel(), count)
-  amplitude = 2 * jnp.take_along_axis(blurred, best[None, ..., None], axis=0)[0]
   chosen = lambda image: image.reshape(height * width, -1)[pixels]
   means = jnp.stack([pixels % width, pixels // width], -1).astype(prediction.dtype) + 0.5
   log_scales = jnp.broadcast_to(jnp.log(scales)[chosen(best)], (count, 2))
   thetas = jax.random.uniform(key, (count,), prediction.dtype, maxval=math.pi)
-  return Gaussians(means, Euler(log_scales, thetas), chosen(prediction) + chosen(amplitude))
+  return Gaussians(means, Euler(log_scales, thetas), chosen(prediction) + 2 * chosen(blurred))
 
 
-def blurs(image: Array, scales: Array) -> Array:
-  """`[S, H, W, C]`, `image` `[H, W, C]` blurred by unit Gaussians of `scales` `[S]` pixels; zeros around it."""
-  height, width, _ = image.shape
+Blurs = tuple[
+  Array, Array, Array
+]  # of each pixel: gain [H, W], index of its scale [H, W], blurred residual [H, W, C]
+
+
+def best_blurs(residual: Array, scales: Array) -> Blurs:
+  """For each pixel the one of the `scales` `[S]`, in pixels, whose Gaussian there takes most from `residual`.
+
+  A large picture goes band by band, which see BAND_MARGIN rows of each other.
+  """
+  height, width, channels = residual.shape
+  bands = -(-height * width // BAND_PIXELS)
+  if bands == 1:
+    return _best_blurs(residual, scales)
+  rows = -(-height // bands)
+  below = bands * rows - height + BAND_MARGIN
+  padded = jnp.pad(residual, ((BAND_MARGIN, below), (0, 0), (0, 0)))
+
+  def one(band: Array) -> Blurs:
+    seen = jax.lax.dynamic_slice(padded, (band * rows, 0, 0), (rows + 2 * BAND_MARGIN, width, channels))
+    gain, index, blurred = _best_blurs(seen, scales)
+    inner = slice(BAND_MARGIN, BAND_MARGIN + rows)
+    return gain[inner], index[inner], blurred[inner]
+
+  found = jax.lax.map(one, jnp.arange(bands, dtype=jnp.int32))
+  gain, index, blurred = (leaf.reshape(-1, *leaf.shape[2:])[:height] for leaf in found)
+  return gain, index, blurred
+
+
+def _best_blurs(residual: Array, scales: Array) -> Blurs:
+  """The same by Fourier transforms, of one scale after another: all at once would take much memory."""
+  height, width, _ = residual.shape
   margin = 8  # what wraps round beyond this is weak, and only ranks births
   rows, columns = (scipy.fft.next_fast_len(side + margin, real=True) for side in (height, width))
-  padded = jnp.pad(jnp.moveaxis(image, -1, 0), ((0, 0), (0, rows - height), (0, columns - width)))
+  padded = jnp.pad(jnp.moveaxis(residual, -1, 0), ((0, 0), (0, rows - height), (0, columns - width)))
   spectrum = jnp.fft.rfft2(padded)
   y, x = jnp.fft.fftfreq(rows), jnp.fft.rfftfreq(columns)
-  square = (y[:, None] ** 2 + x**2).astype(image.dtype)
-  transfer = jnp.exp(-2 * math.pi**2 * scales[:, None, None, None] ** 2 * square)
-  blurred = jnp.fft.irfft2(transfer * spectrum, s=(rows, columns))[..., :height, :width]
-  return jnp.moveaxis(blurred, 1, -1).astype(image.dtype)
+  square = (y[:, None] ** 2 + x**2).astype(residual.dtype)
+
+  def one(best: Blurs, index: Array) -> tuple[Blurs, None]:
+    most, which, chosen = best
+    transfer = jnp.exp(-2 * math.pi**2 * scales[index] ** 2 * square)
+    drawn = jnp.fft.irfft2(transfer * spectrum, s=(rows, columns))[:, :height, :width]
+    gain = (4 * math.pi * scales[index] ** 2 * jnp.sum(jnp.square(drawn), axis=0)).astype(residual.dtype)
+    more = gain > most
+    return (jnp.where(more, gain, most), jnp.where(more, index, which), jnp.where(more, drawn, chosen)), None
+
+  size = (height, width)
+  none = (
+    jnp.full(size, -jnp.inf, residual.dtype),
+    jnp.zeros(size, jnp.int32),
+    jnp.zeros_like(padded[:, :height, :width]),
+  )
+  (gain, which, chosen), _ = jax.lax.scan(one, none, jnp.arange(len(scales), dtype=jnp.int32))
+  return gain, which, jnp.moveaxis(chosen, 0, -1)
 
 
 def put(gaussians: Gaussians, places: Array, new: Gaussians) -> tuple[Gaussians, Array]:
