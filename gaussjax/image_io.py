@@ -670,7 +670,7 @@ def as_image(pixels: ArrayLike) -> FloatImage:
   if pixels.dtype.kind == "u":
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
   _check_range(pixels, OVERSHOOT)
-  return pixels if pixels.dtype == np.float64 else pixels.astype(np.float32)
+  return pixels if pixels.dtype == np.float64 else pixels.astype(np.float32, copy=False)
 
 
 def _as_array(pixels: Any) -> NDArray:

@@ -16,8 +16,8 @@ from scenes import LINEAR_BLENDS, densely, scene
 
 import gaussjax
 from gaussjax import geometry
-from gaussjax.fitting import density
-from gaussjax.rendering import blends, kernel, renderer, scanlines
+from gaussjax.fitting import density, loop, recipes
+from gaussjax.rendering import bands, blends, kernel, renderer, scanlines
 
 TESTS = Path(__file__).parent
 
@@ -152,3 +152,24 @@ def test_the_bits_do_not_depend_on_the_number_of_cores():
   environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
   one, all_cores = (run([sys.executable, "-c", DIGEST, n], env=environment).stdout for n in ("1", "64"))
   assert one == all_cores and one
+
+
+def test_band_by_band_is_the_whole(monkeypatch):
+  """Also where the last band begins within the one before it, and for a background that is fitted."""
+  gaussians, recipe = scene(60, 50, 31), recipes.Recipe()
+  target = jax.random.uniform(jax.random.key(0), (50, 31, 3))
+  neighbors = renderer.allocate(gaussians)
+
+  def found():
+    loss = jax.value_and_grad(lambda g: recipes.distortion(recipe.loss, g, neighbors, target))
+    state = loop.State(gaussians, None, 0, 0, neighbors)
+    # Not the sampled median: bands sample other pixels.
+    return jax.jit(loss)(gaussians), recipes._measure(recipe.loss, state, target) | {"w_median": 0}
+
+  whole = found()
+  assert bands.split(neighbors) == (1, 50)
+  monkeypatch.setattr(bands, "BAND_PIXELS", 12 * 31)
+  jax.clear_caches()
+  assert bands.split(neighbors) == (5, 12)
+  for a, b in zip(jax.tree.leaves(found()), jax.tree.leaves(whole), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)

@@ -68,17 +68,23 @@ def check(loss: Array, gradients: Gaussians, params: Gaussians) -> None:
   checkify.check(jnp.all(scales_in_bounds(params)), "scales out of bounds")
 
 
-def diagnostics(gaussians: Gaussians, weights: Array) -> dict[str, Array]:
-  """Scalars that show collapse and lack of coverage; `weights` `[H, W]` is W(p) without the background's share.
+def sample(weights: Array) -> Array:
+  """Evenly spread pixels of `weights` `[H, W]`: to sort all of them for a median takes as long as several steps."""
+  down, right = (max(1, side // SAMPLED) for side in weights.shape)
+  return weights[::down, ::right].ravel()
 
-  The median is of evenly spread pixels: to sort them all would take as long as several steps.
+
+def diagnostics(gaussians: Gaussians, sampled: Array, covered: Array) -> dict[str, Array]:
+  """Scalars that show collapse and lack of coverage.
+
+  `sampled` are some of the sums of weights W(p) without the background's share, `covered` [] is the share of the
+  pixels where W(p) exceeds COVERED.
   """
   canvas = geometry.canvas_of(gaussians)
-  down, right = (max(1, side // SAMPLED) for side in weights.shape)
   min_scale = jnp.min(geometry.scales(gaussians))
   return {
     "min_scale_px": min_scale,
     "min_scale": min_scale / max(canvas.height, canvas.width),
-    "w_median": jnp.median(weights[::down, ::right]),
-    "covered": jnp.mean(weights > COVERED),
+    "w_median": jnp.median(sampled),
+    "covered": covered,
   }

@@ -24,7 +24,7 @@ from gaussjax.fitting import (
   resumption,
 )
 from gaussjax.quality import losses, metrics
-from gaussjax.rendering import blends, renderer
+from gaussjax.rendering import bands, blends, kernel, renderer
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 
 
@@ -70,7 +70,7 @@ def fit(
   from what it finds there, to the same result as without the interruption. `seed` is 0 to 2^32 - 1.
 
   `progress_fn` receives a record every loop.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
-  longer side), w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
+  longer side), mse, w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
 
   Raises ValueError for arguments that make no sense and for the checkpoint of another fit, FitError when the
   numbers diverge again and again.
@@ -128,9 +128,10 @@ def result(recipe: Recipe, ended: loop.Run, target: Array, seconds: Callable[[],
   timing = {name: ended.history[-1][name] for name in ("seconds", "steps_per_second", "rollbacks")}
   # On the fit's own neighbours: a render's would be of another capacity, and compile a program for it.
   neighbors = renderer.allocate(best, like=ended.state.neighbors)
-  measured, prediction = _measurements(recipe.loss, best, neighbors, target)
+  measured = _measured(recipe.loss, best, neighbors, target)
   final = {**ended.record, **{name: float(value) for name, value in measured.items()}, **timing}
-  final |= metrics.evaluate(prediction, target)
+  if target.shape[0] * target.shape[1] <= metrics.MOST_PIXELS:
+    final |= metrics.evaluate(_picture(best, neighbors), target)
   del final["eta_seconds"]
   return FitResult(geometry.live(best), ended.state, ended.history, final)
 
@@ -201,12 +202,21 @@ def make_fitter(recipe: Recipe, height: int, width: int) -> loop.Fitter:
   """The pure functions of a recipe's fit to images of one size, targets `[H, W, C]`."""
 
   def loss_fn(params: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
-    loss = recipe.loss(blends.picture(params, renderer.rasterizer(params, neighbors)), target)
+    loss = distortion(recipe.loss, params, neighbors, target)
     return loss if recipe.objective is None else recipe.objective(loss, params)
 
   check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)
   return loop.fitter(loss_fn, optimizer, neighbors=NEIGHBORS, project=geometry.contain, check=check)
+
+
+def distortion(
+  loss: Callable[[Array, Array], Array], params: Gaussians, neighbors: renderer.Neighbors, target: Array
+) -> Array:
+  """The `loss` [] of a set's picture; of a large one band by band, where the loss goes by pixels."""
+  if loss in losses.PIXELWISE:
+    return bands.mean(loss, params, neighbors, target)
+  return loss(blends.picture(params, renderer.rasterizer(params, neighbors)), target)
 
 
 def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:
@@ -248,23 +258,33 @@ def _controlled(
 
 def _measure(loss: Callable[[Array, Array], Array], state: loop.State, target: Array) -> loop.Record:
   neighbors = renderer.allocate(state.params, like=state.neighbors)
-  measured, _ = _measurements(loss, state.params, neighbors, target)
+  measured = _measured(loss, state.params, neighbors, target)
   return {name: float(value) for name, value in measured.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measurements(
-  loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, target: Array
-) -> tuple[dict[str, Array], Array]:
-  """What a record holds, and the picture."""
-  rasterizer = renderer.rasterizer(params, neighbors)
-  prediction = blends.picture(params, rasterizer)
-  measured = {
-    "loss": loss(prediction, target),
-    "psnr": metrics.psnr(prediction, target),
-    **guards.diagnostics(params, blends.coverage(rasterizer)),
+def _measured(loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, target: Array) -> dict[str, Array]:
+  """What a record holds."""
+
+  def visit(on: kernel.Rasterizer, seen: Array, new: Array) -> tuple[Array, ...]:
+    drawn, weights, pixels = blends.picture(params, on), blends.coverage(on), target.shape[0] * target.shape[1]
+    error = jnp.mean(jnp.square(jnp.clip(drawn, 0, 1) - seen), axis=-1)
+    covered = jnp.sum(weights > guards.COVERED, axis=1)
+    return jnp.sum(error.sum(1), where=new) / pixels, jnp.sum(covered, where=new) / pixels, guards.sample(weights)
+
+  errors, covered, sampled = bands.each(visit, params, neighbors, target)
+  error = jnp.sum(errors)
+  return {
+    "loss": distortion(loss, params, neighbors, target),
+    "psnr": metrics.psnr_of(error),
+    "mse": error,
+    **guards.diagnostics(params, sampled.ravel(), jnp.sum(covered)),
   }
-  return measured, prediction
+
+
+@jax.jit
+def _picture(params: Gaussians, neighbors: renderer.Neighbors) -> Array:
+  return blends.picture(params, renderer.rasterizer(params, neighbors))
 
 
 def of(preset: str | Recipe) -> Recipe:

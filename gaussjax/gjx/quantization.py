@@ -19,7 +19,7 @@ from gaussjax.fitting import loop, optimizers, recipes
 from gaussjax.gjx import contexts, grids, rate
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.quality import losses, metrics
-from gaussjax.rendering import blends, renderer
+from gaussjax.rendering import bands, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
 # Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
@@ -103,8 +103,7 @@ def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
 
 @jax.jit
 def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
-  rasterizer = renderer.rasterizer(gaussians, neighbors)
-  return metrics.mse(blends.picture(gaussians, rasterizer), jnp.clip(target, 0, 1))
+  return bands.mean(metrics.mse, gaussians, neighbors, jnp.clip(target, 0, 1))
 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:
@@ -215,7 +214,7 @@ def _stage_fitter(height: int, width: int, loss: Loss) -> loop.Fitter:
     params = params._replace(
       means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
     )
-    distortion = loss(blends.picture(params, renderer.rasterizer(params, neighbors)), image)
+    distortion = recipes.distortion(loss, params, neighbors, image)
     return rate.lagrangian(distortion, params, grid)
 
   rates = recipes.rates(recipes.Recipe(learning_rate=STAGE_RATE, lengths_in=unit_of_length), height, width)

@@ -93,7 +93,7 @@ def _pixels(image: ArrayLike | Gaussians) -> NDArray:
   shape = np.shape(image)
   if len(shape) in (2, 3):  # before it is copied
     packing.check_size(*shape[:2], *(shape[2:] or (1,)))
-  return image_io.as_image(image).astype(np.float32)
+  return image_io.as_image(image).astype(np.float32, copy=False)
 
 
 def _to_size(work: Work, size: int) -> bytes:
@@ -232,7 +232,7 @@ class Stages(NamedTuple):
 def stages(image: ArrayLike, num_gaussians: int, *, effort: int | Effort = DEFAULT_EFFORT, seed: int = 0) -> Stages:
   """The stages of a file of `num_gaussians`, on the steps that `quality` would choose."""
   work = Work(
-    image_io.as_image(image).astype(np.float32),
+    image_io.as_image(image).astype(np.float32, copy=False),
     encoding.effort_of(effort),
     1,
     seed,

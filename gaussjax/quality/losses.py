@@ -22,6 +22,10 @@ def l2(prediction: Array, target: Array) -> Array:
   return jnp.mean(jnp.square(prediction - target))
 
 
+# Means of what each pixel gives by itself: a picture can be drawn band by band for them.
+PIXELWISE = frozenset({l1, l2})
+
+
 def dssim(prediction: Array, target: Array) -> Array:
   """1 - SSIM. Raises ValueError below 11 x 11 pixels."""
   return 1 - similarity.ssim(prediction, target)

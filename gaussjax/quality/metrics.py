@@ -18,7 +18,12 @@ def mse(prediction: Array, target: Array) -> Array:
 
 def psnr(prediction: Array, target: Array) -> Array:
   """Peak signal-to-noise ratio in dB, peak 1: -10 log10(mse), at most 120."""
-  return -10 * jnp.log10(jnp.maximum(mse(prediction, target), numerics.MIN_MSE))
+  return psnr_of(mse(prediction, target))
+
+
+def psnr_of(error: Array) -> Array:
+  """The same of a mean squared `error`."""
+  return -10 * jnp.log10(jnp.maximum(error, numerics.MIN_MSE))
 
 
 def ssim(prediction: Array, target: Array) -> Array:
@@ -52,14 +57,22 @@ def flip(prediction: Array, target: Array) -> float:
   return float(flip_evaluator.evaluate(reference, test, "LDR", applyMagma=False)[1])
 
 
+MOST_PIXELS = 2**24  # of pictures that `evaluate` takes ssim and ms_ssim of, whose windows take much memory
+
+
 def evaluate(prediction: Array, target: Array) -> dict[str, float]:
-  """The metrics that need nothing else: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim."""
+  """The metrics that need nothing else: mse, psnr in dB, from 11 x 11 pixels on ssim, from 176 x 176 on ms_ssim.
+
+  The latter two of pictures of up to MOST_PIXELS.
+  """
   return {name: float(value) for name, value in _evaluated(prediction, target).items()}
 
 
 @jax.jit
 def _evaluated(prediction: Array, target: Array) -> dict[str, Array]:
   values = {"mse": mse(prediction, target), "psnr": psnr(prediction, target)}
+  if target.shape[0] * target.shape[1] > MOST_PIXELS:
+    return values
   if min(target.shape[:2]) >= 11:
     values["ssim"] = ssim(prediction, target)
   if min(target.shape[:2]) >= 176:

@@ -1,0 +1,166 @@
+"""Where the time and the memory of an encoding go, by stage, as pictures grow.
+
+  python -m experiments.benchmark_encode --images=DIR --megapixels=0.39,3.1,12.6 --name=encode
+
+Each size is measured in a process of its own, cold (an empty cache of compiled programs) and warm (once more in the
+same process). A picture larger than those of the folder is a mosaic of them, each at its own size: an enlarged
+picture would be smoother than any photograph. With --baseline=DIR, another checkout of this project, whose encoder
+runs in turn with this one on the same pictures, a line gives the ratio of the two. Appends rows to
+experiments/results/NAME.jsonl and draws NAME.png.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import rowfile, runner
+
+FLAGS = flags.FLAGS
+STAGES = ("start", "fit", "grids", "rounding", "packing")
+
+# What a child runs, of this checkout or of a baseline: only what both have. Prints one line of JSON.
+CHILD = """
+import json, resource, sys, time
+from gaussjax import startup
+startup.prepare_jax()
+import numpy as np
+import gaussjax
+options = json.loads(sys.argv[1])
+image = np.load(options["image"])
+runs = []
+for _ in range(options["times"]):
+  begun, seen = time.perf_counter(), {}
+  def note(stage, done, total):
+    now = time.perf_counter() - begun
+    seen.setdefault(stage, [now, now])[1] = now
+  data = gaussjax.encode(image, bpp=options["bpp"], effort=options["effort"], progress_fn=note)
+  end = time.perf_counter() - begun
+  fit, rounding = seen["fit"], seen["quantise"]
+  marks = [0.0, fit[0], fit[1], rounding[0], rounding[1], end]
+  runs.append({"seconds": end, "stages": [b - a for a, b in zip(marks, marks[1:])], "bytes": len(data)})
+picture = np.asarray(gaussjax.render(gaussjax.decode(data)[0]))
+error = np.mean((np.round(np.clip(picture, 0, 1) * 255) / 255 - image) ** 2, dtype=np.float64)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"runs": runs, "psnr": -10 * np.log10(error), "peak_bytes": peak}))
+"""
+
+
+def define_flags() -> None:
+  """The flags of this runner."""
+  flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them, of one size.")
+  flags.DEFINE_list("megapixels", ["0.39"], "Sizes of mosaics.")
+  flags.DEFINE_float("bpp", 0.2, "Bits a pixel.", lower_bound=0.01)
+  flags.DEFINE_list("efforts", ["4"], "Efforts, 0 to 9.")
+  flags.DEFINE_bool("warm", True, "Encode twice: the second time every program is at hand.")
+  flags.DEFINE_string("baseline", "", "Another checkout, measured in turn.")
+  flags.DEFINE_string("cores", "", "Those to run on, as for taskset, such as 0 or 0-1; all of them without.")
+  flags.DEFINE_string("name", "encode", "Names the rows' file.")
+  flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
+
+
+def main() -> int:
+  """Measures each size and effort, prints a line for each run, appends rows and draws."""
+  path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  files = runner.image_files(FLAGS.images)
+  print(
+    f"{'MP':>6} effort {'':8} {'run':4} "
+    + " ".join(f"{stage:>8}" for stage in STAGES)
+    + "      all   s/MP     dB   GiB"
+  )
+  for megapixels in map(float, FLAGS.megapixels):
+    with tempfile.TemporaryDirectory() as folder:
+      image = Path(folder) / "image.npy"
+      size = _mosaic(files, megapixels, image)
+      for effort in map(int, FLAGS.efforts):
+        for code in ["", FLAGS.baseline] if FLAGS.baseline else [""]:
+          row = {
+            "size": size,
+            "effort": effort,
+            "bpp": FLAGS.bpp,
+            "cores": FLAGS.cores,
+            "code": code and "baseline",
+          }
+          row |= _measured(image, effort, code) | rowfile.origin()
+          rowfile.append(path, row)
+          _print(row)
+  _draw(rowfile.read(path), path.with_suffix(".png"))
+  print(f"{path}, {path.with_suffix('.png')}")
+  return 0
+
+
+def _mosaic(files: list[Path], megapixels: float, path: Path) -> list[int]:
+  """Writes as many pictures as make about `megapixels`, in rows; the size [H, W, C] of what they make."""
+  import numpy as np
+
+  from gaussjax import image_io
+
+  first = image_io.read_image(files[0])
+  turned = lambda image: image if image.shape == first.shape else np.rot90(image)
+  images = [image for image in (turned(image_io.read_image(file)) for file in files) if image.shape == first.shape]
+  height, width, _ = first.shape
+  count = megapixels * 1e6 / (height * width)
+  columns = max(1, round(math.sqrt(count * height / width * 1.5)))
+  rows = max(1, round(count / columns))
+  if rows * columns == 1 and count < 0.75:
+    raise ValueError(f"got {megapixels:g} megapixels, expected at least those of {files[0]}")
+  one_row = lambda row: np.concatenate([images[(row * columns + c) % len(images)] for c in range(columns)], 1)
+  mosaic = np.concatenate([one_row(row) for row in range(rows)])
+  np.save(path, mosaic)
+  return list(mosaic.shape)
+
+
+def _measured(image: Path, effort: int, code: str) -> dict[str, Any]:
+  """What a fresh process finds, with a cache of compiled programs of its own."""
+  options = {"image": str(image), "bpp": FLAGS.bpp, "effort": effort, "times": 1 + FLAGS.warm}
+  root = Path(code).resolve() if code else Path(__file__).parent.parent
+  with tempfile.TemporaryDirectory() as cache:
+    environment = os.environ | {"PYTHONPATH": str(root), "XDG_CACHE_HOME": cache}
+    command = [sys.executable, "-c", CHILD, json.dumps(options)]
+    pinned = ["taskset", "-c", FLAGS.cores] if FLAGS.cores else []
+    done = subprocess.run([*pinned, *command], capture_output=True, text=True, env=environment, cwd=cache)
+  if done.returncode:
+    raise ValueError(f"the encoder of {root} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def _print(row: dict[str, Any]) -> None:
+  height, width, _ = row["size"]
+  megapixels, found = height * width / 1e6, f"{row['psnr']:6.2f} {row['peak_bytes'] / 2**30:5.2f}"
+  for name, run in zip(("cold", "warm"), row["runs"], strict=False):
+    stages = " ".join(f"{seconds:8.2f}" for seconds in run["stages"])
+    whole = f"{run['seconds']:8.2f} {run['seconds'] / megapixels:6.1f}"
+    print(f"{megapixels:6.2f} {row['effort']:6d} {row['code']:8} {name:4} {stages} {whole} {found}", flush=True)
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+  """Seconds a megapixel by stage, warm where there is a warm run, a bar for each size and effort."""
+  from matplotlib import pyplot
+
+  last = rowfile.latest(rows, ("size", "effort", "bpp", "cores", "code"))
+  figure, axis = pyplot.subplots(figsize=(8, 0.6 + 0.45 * len(last)), layout="constrained")
+  for place, row in enumerate(last):
+    megapixels, left = row["size"][0] * row["size"][1] / 1e6, 0.0
+    for index, seconds in enumerate(row["runs"][-1]["stages"]):
+      axis.barh(
+        place, seconds / megapixels, left=left, color=f"C{index}", label=STAGES[index] if place == 0 else None
+      )
+      left += seconds / megapixels
+  names = [f"{r['size'][0] * r['size'][1] / 1e6:.2f} MP, effort {r['effort']} {r['code']}" for r in last]
+  axis.set_yticks(range(len(last)), names)
+  axis.invert_yaxis()
+  axis.set_xlabel("seconds a megapixel")
+  axis.legend(ncols=len(STAGES), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+  figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+  define_flags()
+  runner.run(main, __doc__)
