@@ -5,7 +5,7 @@
 
 `--roofline` names a program that, given a number of blocks (16 Gaussians on one 16 x 16 tile each), prints JSON
 with `forward_ms` and `backward_ms`: plain C++ on the same work. `--sweep` adds image sizes up to 4096 x 4096 with a
-million Gaussians, and a plot. On 2 cores with AVX-512: forward 12 ms, value and gradient 40 ms (docs/decisions.md).
+million Gaussians, and a plot. `--renderers` are those to measure, the fastest first; docs/results.md has figures.
 """
 
 import json
@@ -26,6 +26,7 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("out_dir", "out/benchmark_render", "Where benchmark.json and the plot go.")
   flags.DEFINE_string("roofline", None, "A compiled roofline program to compare with.")
+  flags.DEFINE_list("renderers", ["scanlines", "tiles"], "Some of scanlines, tiles.")
   flags.DEFINE_bool("sweep", False, "Also measure image sizes up to 4096 x 4096.")
 
 
@@ -34,15 +35,25 @@ def main() -> int:
   from gaussjax import report
   from gaussjax.rendering import blends
 
-  rows = [measure(512, 768, 10_000, blend) for blend in (blends.accumulated_sum, blends.weighted_average)]
+  both = (blends.accumulated_sum, blends.weighted_average)
+  rows = [measure(512, 768, 10_000, blend, drawn_by) for drawn_by in FLAGS.renderers for blend in both]
   rows_of_batch = [measure_batch(size) for size in (1, 8)]
   figures = {"environment": report.environment(), "rows": rows, "batch": rows_of_batch} | roofline_figures(rows[0])
   if FLAGS.sweep:
     figures["sweep"] = [
-      measure(h, w, round(h * w / reference.PIXELS_PER_GAUSSIAN), blends.accumulated_sum) for h, w in SWEEP
+      measure(h, w, round(h * w / reference.PIXELS_PER_GAUSSIAN), both[0], FLAGS.renderers[0]) for h, w in SWEEP
     ]
-    figures["sweep"].append(measure(4096, 4096, 1_000_000, blends.accumulated_sum, gradient=False))
-  columns = ["blend", "width", "height", "num_gaussians", "forward_ms", "value_and_grad_ms", "update_ms"]
+    figures["sweep"].append(measure(4096, 4096, 1_000_000, both[0], FLAGS.renderers[0], gradient=False))
+  columns = [
+    "renderer",
+    "blend",
+    "width",
+    "height",
+    "num_gaussians",
+    "forward_ms",
+    "value_and_grad_ms",
+    "update_ms",
+  ]
   columns += ["amortised_ms", "evaluations_millions", "compile_ms", "peak_memory_mb", "ns_per_pixel"]
   table = [[_short(row[name]) for name in columns] for row in rows + figures.get("sweep", [])]
   print(report.table(table, columns))
@@ -63,7 +74,7 @@ def main() -> int:
   return 0
 
 
-def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: bool = True) -> dict:
+def measure(height: int, width: int, num_gaussians: int, blend, drawn_by: str, *, gradient: bool = True) -> dict:
   """One row: medians in milliseconds on prebuilt lists, and a step that builds them every REBUILD_EVERY steps."""
   import functools
 
@@ -71,29 +82,27 @@ def measure(height: int, width: int, num_gaussians: int, blend, *, gradient: boo
   import jax.numpy as jnp
 
   from gaussjax import geometry
-  from gaussjax.rendering import kernel, splat, tiles
+  from gaussjax.rendering import blends, renderer, tiles
 
   gaussians = reference.scene(height, width, num_gaussians, blend=blend)
-  cutoff, tau = gaussians.canvas.cutoff, kernel.tail(gaussians.canvas.cutoff)
-  placed = jax.jit(geometry.geometry)(gaussians)
-  lists = tiles.allocate(placed, tiles.empty(placed, height, width), cutoff=cutoff)
-
-  def draw(gaussians, lists):
-    rasterizer = splat.tiled(geometry.geometry(gaussians), lists, tau=tau)
-    return blend(rasterizer, gaussians.colors, gaussians.canvas.background)
-
-  forward, first = reference.time_ms(jax.jit(draw), gaussians, lists)
-  update, _ = reference.time_ms(
-    jax.jit(functools.partial(tiles.update, cutoff=cutoff)), placed, lists, jnp.float32(0.5)
-  )
+  neighbors, cutoff = renderer.allocate(gaussians, renderer=drawn_by), gaussians.canvas.cutoff
+  draw = lambda gaussians, neighbors: blends.picture(gaussians, renderer.rasterizer(gaussians, neighbors))
+  forward, first = reference.time_ms(jax.jit(draw), gaussians, neighbors)
+  update, lists = 0.0, renderer.allocate(gaussians, renderer="tiles").lists
+  if drawn_by == "tiles":
+    placed = jax.jit(geometry.geometry)(gaussians)
+    build = jax.jit(functools.partial(tiles.update, cutoff=cutoff))
+    update, _ = reference.time_ms(build, placed, lists, jnp.float32(0.5))
   both = amortised = float("nan")
   if gradient:
-    target = jnp.full((height, width, 3), 0.5)
-    loss = lambda gaussians, lists: jnp.mean(jnp.square(draw(gaussians, lists) - target))
-    both, first_both = reference.time_ms(jax.jit(jax.value_and_grad(loss)), gaussians, lists)
+    target = renderer.target(jnp.full((height, width, 3), 0.5))
+    loss = lambda gaussians, neighbors: jnp.mean(jnp.square(draw(gaussians, neighbors) - target))
+    both, first_both = reference.time_ms(jax.jit(jax.value_and_grad(loss)), gaussians, neighbors)
     first, amortised = first + first_both, both + update / REBUILD_EVERY
+  assert lists is not None
   pairs = int(lists.required[1])
   return {
+    "renderer": drawn_by,
     "blend": blend.name,
     "height": height,
     "width": width,

@@ -153,8 +153,9 @@ def test_without_a_gpu_frames_are_not_measured():
       frame_rate.measure()
 
 
-def test_the_renderers_benchmark_runs():
-  row = benchmark_render.measure(24, 31, 20, blends.accumulated_sum)
+@pytest.mark.parametrize("drawn_by", ["scanlines", "tiles"])
+def test_the_renderers_benchmark_runs(drawn_by):
+  row = benchmark_render.measure(24, 31, 20, blends.accumulated_sum, drawn_by)
   assert row["forward_ms"] > 0 and row["value_and_grad_ms"] > 0 and row["evaluations_millions"] > 0
 
 

@@ -173,3 +173,42 @@ def test_band_by_band_is_the_whole(monkeypatch):
   assert bands.split(neighbors) == (5, 12)
   for a, b in zip(jax.tree.leaves(found()), jax.tree.leaves(whole), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_code_for_a_later_interface_is_left_alone(monkeypatch):
+  """XLA would have no devices at all."""
+  native = sys.modules["gaussjax.rendering._scanlines"]
+  assert scanlines._interface_of_xla() >= (native.API_MAJOR, native.API_MINOR)
+  monkeypatch.setattr(native, "API_MINOR", 10_000)
+  assert scanlines._native.__wrapped__() is None
+
+
+MESH = """
+import sys
+import jax, numpy as np
+import gaussjax
+rows, columns = np.mgrid[:61, :40]
+image = np.stack([np.sin(columns / 9) * np.cos(rows / 7) / 2 + 0.5, columns / 40, rows / 61], -1)
+mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+fit = lambda **on: gaussjax.fit(
+  image.astype(np.float32), num_gaussians=40, stop=gaussjax.Stop(max_steps=12), **{"preset": "fast"} | on
+)
+alone, shared = fit(), fit(mesh=mesh)
+for a, b in zip(alone.history, shared.history, strict=True):
+  np.testing.assert_allclose(b["loss"], a["loss"], rtol=1e-4)
+for a, b in zip(jax.tree.leaves(alone.gaussians), jax.tree.leaves(shared.gaussians), strict=True):
+  np.testing.assert_allclose(np.asarray(b), np.asarray(a), atol=1e-2)
+assert len(shared.gaussians.means.sharding.device_set) == 8
+try:
+  fit(mesh=mesh, preset=gaussjax.Recipe(loss=gaussjax.losses.dssim))
+except ValueError as error:
+  assert "PIXELWISE" in str(error)
+else:
+  raise AssertionError("a loss that does not go by pixels was shared out")
+"""
+
+
+def test_eight_devices_share_out_a_picture():
+  environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(TESTS.parent)}
+  done = subprocess.run([sys.executable, "-c", MESH], env=os.environ | environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr

@@ -63,11 +63,13 @@ def fit(
   stop: Stop = NEVER_EARLY,
   checkpoint: checkpoints.Checkpoint | None = None,
   progress_fn: loop.Progress | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> FitResult:
   """Fits `num_gaussians` Gaussians to an image `[H, W, C]` (float in [0, 1], uint8 or uint16).
 
   The result is the best of all sets that were measured, and `metrics` is of it. With `checkpoint` the fit goes on
-  from what it finds there, to the same result as without the interruption. `seed` is 0 to 2^32 - 1.
+  from what it finds there, to the same result as without the interruption. `seed` is 0 to 2^32 - 1. The devices of
+  a `mesh` (jax.make_mesh), of several processes too, share out the picture's rows.
 
   `progress_fn` receives a record every loop.LOG_EVERY steps: step, loss, psnr, min_scale_px, min_scale (of the
   longer side), mse, w_median, covered, seconds (XLA's compilation apart), steps_per_second, eta_seconds, rollbacks.
@@ -85,7 +87,10 @@ def fit(
   with clock.stepping_clock() as seconds:
     key_start, key_run = jax.random.split(jax.random.key(seed))
     fitter = make_fitter(recipe, *target.shape[:2])
-    begun = loop.begin(fitter.init(start(key_start, target, num_gaussians, recipe)))
+    state = fitter.init(start(key_start, target, num_gaussians, recipe))
+    if mesh is not None:
+      target, key_run, state = renderer.target(pixels, mesh), *_on_mesh((key_run, state), recipe, mesh)
+    begun = loop.begin(state)
     on = host(recipe, num_gaussians, seconds, progress_fn)
     if checkpoint is None:
       ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
@@ -96,6 +101,14 @@ def fit(
       ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
       resumption.keep(checkpoint, about, ended)
     return result(recipe, ended, target, seconds)
+
+
+def _on_mesh(begun: tuple[Array, loop.State], recipe: Recipe, mesh: jax.sharding.Mesh) -> tuple[Array, loop.State]:
+  """A key and a state on each device of a mesh, which is to share out the rows. Raises ValueError."""
+  if recipe.loss not in losses.PIXELWISE:
+    raise ValueError("got a mesh with a loss that does not go by pixels, expected one of losses.PIXELWISE")
+  key, state = jax.device_put(begun, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+  return key, state._replace(neighbors=renderer.on_mesh(state.neighbors, mesh))
 
 
 def _about(pixels: np.ndarray, num_gaussians: int, seed: int, stop: Stop, label: str) -> dict:

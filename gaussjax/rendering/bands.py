@@ -1,6 +1,7 @@
 """Large pictures band by band: what is a mean over pixels needs only a band of rows in memory at a time.
 
-For the renderer of scan lines, which can begin at any row. A picture of up to BAND_PIXELS is one band.
+For the renderer of scan lines, which can begin at any row. A picture of up to BAND_PIXELS is one band, or as many
+as a mesh has devices: Gaussians are on each of them, rows are shared out, gradients summed.
 """
 
 import functools
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from gaussjax import geometry
 from gaussjax.rendering import blends, kernel, renderer, scanlines
+from gaussjax.rendering.sharding import varying_like
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Gaussians
 
@@ -25,10 +27,9 @@ Visit = Callable[[kernel.Rasterizer, Array, Array], Any]
 
 def split(neighbors: Neighbors) -> tuple[int, int]:
   """(the number of bands, rows of each) of a picture."""
-  height, width = neighbors.height, neighbors.width
-  if neighbors.renderer != "scanlines" or height * width <= BAND_PIXELS:
-    return 1, height
-  rows = max(1, BAND_PIXELS // width)
+  height, width, mesh = neighbors.height, neighbors.width, neighbors.mesh
+  most = height if neighbors.renderer != "scanlines" else max(1, BAND_PIXELS // width)
+  rows = min(most, height if mesh is None else -(-height // mesh.size))
   return -(-height // rows), rows
 
 
@@ -73,19 +74,38 @@ def _share(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: A
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _mean(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Array:
-  share = lambda band: _share(of_pixels, gaussians, neighbors, image, band)
-  return jnp.sum(jax.lax.map(share, jnp.arange(split(neighbors)[0], dtype=jnp.int32)))
+  return _sum(functools.partial(_share, of_pixels), gaussians, neighbors, image)
 
 
 def _mean_forward(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array):
   """The gradient is made along with the value: each band is drawn once."""
-  share = jax.value_and_grad(functools.partial(_share, of_pixels))
+  return _sum(jax.value_and_grad(functools.partial(_share, of_pixels)), gaussians, neighbors, image)
 
-  def add(sums: tuple[Array, Gaussians], band: Array) -> tuple[tuple[Array, Gaussians], None]:
-    return jax.tree.map(jnp.add, sums, share(gaussians, neighbors, image, band)), None
 
-  nothing = jnp.zeros((), image.dtype), jax.tree.map(jnp.zeros_like, gaussians)
-  return jax.lax.scan(add, nothing, jnp.arange(split(neighbors)[0], dtype=jnp.int32))[0]
+def _sum(share: Callable, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Any:
+  """The sum over all bands of share(gaussians, neighbors, image, band), by all devices of the mesh."""
+  mesh, (count, _) = neighbors.mesh, split(neighbors)
+  devices, axes = (1, ()) if mesh is None else (mesh.size, mesh.axis_names)
+
+  def of_device(gaussians: Gaussians, neighbors: Neighbors, image: Array, bands: Array) -> Any:
+    gaussians = varying_like(gaussians, bands)
+
+    def add(sums: Any, band: Array) -> tuple[Any, None]:
+      more = share(gaussians, neighbors, image, jnp.minimum(band, count - 1))
+      return jax.tree.map(lambda a, b: a + jnp.where(band < count, b, 0), sums, more), None
+
+    found = jax.eval_shape(share, gaussians, neighbors, image, bands[0])
+    nothing = varying_like(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found), bands)
+    sums, _ = jax.lax.scan(add, nothing, bands)
+    return jax.lax.psum(sums, axes) if axes else sums
+
+  # As many for each device; those beyond the last count for nothing.
+  bands = jnp.arange(-(-count // devices) * devices, dtype=jnp.int32)
+  if mesh is None:
+    return of_device(gaussians, neighbors, image, bands)
+  every, shared = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axes)
+  inputs = (every, every, every, shared)
+  return jax.shard_map(of_device, mesh=mesh, in_specs=inputs, out_specs=every)(gaussians, neighbors, image, bands)
 
 
 def _mean_backward(of_pixels: Mean, gradient: Gaussians, cotangent: Array):

@@ -71,6 +71,15 @@ def allocate(
   return dataclasses.replace(like, lists=lists, age=_zero(jnp.int32))
 
 
+def on_mesh(neighbors: Neighbors, mesh: jax.sharding.Mesh) -> Neighbors:
+  """The same for devices that share out the rows of a fit's picture. Raises ValueError for lists."""
+  if neighbors.renderer != "scanlines":
+    raise ValueError(
+      f"got a mesh where the renderer is {neighbors.renderer}, expected scanlines, which shares rows"
+    )
+  return dataclasses.replace(neighbors, mesh=mesh)
+
+
 def refresh(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Neighbors, Array]:
   """(neighbours that are valid for the set as it is now, whether they overflowed [] bool). For jit.
 
@@ -211,10 +220,14 @@ def _rasterizer(placed: geometry.Geometry, canvas: Canvas, neighbors: Neighbors)
   return by(placed, neighbors.height, neighbors.width, tau=tau)
 
 
-def target(image: ArrayLike) -> Array:
-  """An image `[H, W, C]` on the device, in memory as its renderer's pictures are, to be compared with them."""
-  placed = jnp.asarray(image)
-  return scanlines.planar(placed) if scanlines.serves(placed.dtype, False) else placed
+def target(image: ArrayLike, mesh: jax.sharding.Mesh | None = None) -> Array:
+  """An image `[H, W, C]` on the device, or on each of a mesh, in memory as its renderer's pictures are."""
+  placed: Any = np.asarray(image) if mesh is not None else jnp.asarray(image)
+  whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  place = whole if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  if scanlines.serves(placed.dtype, False):
+    return scanlines.planar(placed, place)
+  return placed if mesh is None else jax.device_put(placed, place)
 
 
 def coverage(gaussians: Gaussians) -> Array:

@@ -7,13 +7,14 @@ not, or does not serve (`serves`), the renderers of JAX draw.
 
 import functools
 import importlib
+import re
+from pathlib import Path
 from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
-from jax.sharding import SingleDeviceSharding
 
 from gaussjax.geometry import Geometry
 from gaussjax.rendering import kernel
@@ -26,14 +27,27 @@ LANES = 16  # of a vector, at most; the machine may have 4 or 8
 
 @functools.cache
 def _native() -> ModuleType | None:
-  """The native code, made known to XLA; None where it was not built, or for another version."""
+  """The native code, made known to XLA; None where it was not built, or for a later version of XLA's interface."""
   try:
     native = importlib.import_module("gaussjax.rendering._scanlines")
+    # Of a later one XLA says so only when it starts its devices, and then has none.
+    built_for = native.API_MAJOR, native.API_MINOR
+    if built_for > _interface_of_xla():
+      return None
     for name in ("splat", "splat_gradient", "removal"):
       jax.ffi.register_ffi_target(f"gaussjax_{name}", getattr(native, name), platform="cpu")
-  except Exception:  # of whatever kind, it costs only speed; `versions` of a report tells
+  except Exception:  # of whatever kind, it costs only speed
     return None
   return native
+
+
+def _interface_of_xla() -> tuple[int, int]:
+  """The version of the interface for foreign functions of the jaxlib that is here, from the header in it."""
+  header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+  major, minor = (re.search(rf"define XLA_FFI_API_{name} (\d+)", header) for name in ("MAJOR", "MINOR"))
+  if major is None or minor is None:
+    raise ValueError("the header of XLA's interface has no version")
+  return int(major[1]), int(minor[1])
 
 
 def available() -> bool:
@@ -46,10 +60,9 @@ def serves(dtype: jnp.dtype, ordered: bool) -> bool:
   return not ordered and dtype == jnp.float32 and jax.default_backend() == "cpu" and available()
 
 
-def planar(image: Array) -> Array:
+def planar(image: Array, place: jax.sharding.Sharding) -> Array:
   """The same `[H, W, C]`, in memory as this renderer's pictures are: what is computed of both goes by rows."""
-  by_planes = Layout(major_to_minor=_layout(image))
-  return jax.device_put(image, Format(by_planes, SingleDeviceSharding(jax.devices()[0])))
+  return jax.device_put(image, Format(Layout(major_to_minor=_layout(image)), place))
 
 
 def _layout(array: Array | jax.ShapeDtypeStruct) -> tuple[int, ...]:
@@ -74,15 +87,19 @@ def _like(*arrays: Array) -> tuple[jax.ShapeDtypeStruct, ...]:
   return tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def splat(geometry: Geometry, values: Array, height: int, width: int, tau: float) -> Array:
   """sum_i w_i(p) values_i: `values` `[N, D]` -> `[H, W, D]`."""
+  return _splat(*varying_like((geometry, values), (geometry, values)), height, width, tau)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _splat(geometry: Geometry, values: Array, height: int, width: int, tau: float) -> Array:
   drawn = jax.ShapeDtypeStruct((height, width, values.shape[1]), values.dtype)
   return _call("splat", (drawn,), geometry.means, geometry.whitening, values, tau=tau)[0]
 
 
 def _splat_forward(geometry: Geometry, values: Array, height: int, width: int, tau: float):
-  return splat(geometry, values, height, width, tau), (geometry, values)
+  return _splat(geometry, values, height, width, tau), (geometry, values)
 
 
 def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: Array):
@@ -92,7 +109,7 @@ def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: A
   return Geometry(d_means, d_whitening, jnp.zeros_like(geometry.log_weights)), d_values
 
 
-splat.defvjp(_splat_forward, _splat_backward)
+_splat.defvjp(_splat_forward, _splat_backward)
 
 
 def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> kernel.Rasterizer:

@@ -309,7 +309,7 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=("lists", "skin", "age"),
-  meta_fields=("height", "width", "viewport", "renderer"),
+  meta_fields=("height", "width", "viewport", "renderer", "mesh"),
 )
 @dataclasses.dataclass(frozen=True)
 class Neighbors:
@@ -322,6 +322,7 @@ class Neighbors:
   width: int
   viewport: tuple[float, float, float, float] | None = None  # of the fitted image; None: all of it
   renderer: str = "tiles"  # or "dense", "scanlines"
+  mesh: jax.sharding.Mesh | None = None  # of devices that share out the picture's rows; None: one device draws all
 
 
 def refresh(geometry: Geometry, neighbors: Neighbors, *, cutoff: float) -> tuple[Neighbors, Array]:

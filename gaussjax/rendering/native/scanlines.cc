@@ -306,6 +306,11 @@ PyMODINIT_FUNC PyInit__scanlines() {
   } handlers[] = {{"splat", reinterpret_cast<void*>(+kSplat)},
                   {"splat_gradient", reinterpret_cast<void*>(+kSplatGradient)},
                   {"removal", reinterpret_cast<void*>(+kRemoval)}};
+  if (PyModule_AddIntConstant(module, "API_MAJOR", XLA_FFI_API_MAJOR) < 0 ||
+      PyModule_AddIntConstant(module, "API_MINOR", XLA_FFI_API_MINOR) < 0) {
+    Py_DECREF(module);
+    return nullptr;
+  }
   for (const auto& one : handlers) {
     PyObject* capsule = PyCapsule_New(one.handler, nullptr, nullptr);
     if (capsule == nullptr || PyModule_AddObjectRef(module, one.name, capsule) < 0) {
