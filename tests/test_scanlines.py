@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -186,7 +187,9 @@ def test_code_for_a_later_interface_is_left_alone(monkeypatch):
 MESH = """
 import sys
 import jax, numpy as np
+jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
 import gaussjax
+assert jax.device_count() == 8 and jax.local_device_count() == 4
 rows, columns = np.mgrid[:61, :40]
 image = np.stack([np.sin(columns / 9) * np.cos(rows / 7) / 2 + 0.5, columns / 40, rows / 61], -1)
 mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -208,7 +211,16 @@ else:
 """
 
 
-def test_eight_devices_share_out_a_picture():
-  environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(TESTS.parent)}
-  done = subprocess.run([sys.executable, "-c", MESH], env=os.environ | environment, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
+def test_eight_devices_of_two_processes_share_out_a_picture():
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = str(free.getsockname()[1])
+  environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(TESTS.parent)}
+  start = functools.partial(subprocess.Popen, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+  both = [start([sys.executable, "-c", MESH, port, index]) for index in ("0", "1")]
+  try:
+    said = [process.communicate(timeout=400)[1] for process in both]
+  finally:
+    for process in both:
+      process.kill()
+  assert [process.returncode for process in both] == [0, 0], said

@@ -107,7 +107,10 @@ def _on_mesh(begun: tuple[Array, loop.State], recipe: Recipe, mesh: jax.sharding
   """A key and a state on each device of a mesh, which is to share out the rows. Raises ValueError."""
   if recipe.loss not in losses.PIXELWISE:
     raise ValueError("got a mesh with a loss that does not go by pixels, expected one of losses.PIXELWISE")
-  key, state = jax.device_put(begun, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  # By way of the host, which is where devices of other processes take arrays from.
+  put = lambda tree: jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf), everywhere), tree)
+  key, state = jax.random.wrap_key_data(put(jax.random.key_data(begun[0]))), put(begun[1])
   return key, state._replace(neighbors=renderer.on_mesh(state.neighbors, mesh))
 
 
