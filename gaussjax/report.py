@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import files, geometry, startup
+from gaussjax.rendering import scanlines
 from gaussjax.types import Gaussians
 
 GAP = 4  # white pixels between panels
@@ -144,6 +145,7 @@ def environment() -> dict[str, str]:
     **startup.versions(),
     "device": f"{device.platform}: {device.device_kind}",
     "cpus": str(os.cpu_count()),
+    "scanlines": "native" if scanlines.available() else "not built",
   }
 
 
