@@ -13,9 +13,10 @@ from pathlib import Path
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 
 
-# Linux gives a process 65,530 mappings of memory unless told; a compiled program takes some forty, and a process
-# that has used them up crashes. An encoding compiles up to a hundred programs.
-MOST_MAPPINGS = 25_000
+# Linux gives a process 65,530 mappings of memory unless told, and a process that has used them up crashes. A compiled
+# program takes up to forty, and half a megabyte for each: memory runs out before the mappings do. An encoding
+# compiles up to a hundred programs.
+MOST_MAPPINGS = 10_000
 
 PACKAGES = ("gaussjax", "jax", "jaxlib", "optax", "chex", "numpy")
 

@@ -18,7 +18,7 @@ from gaussjax.types import Canvas, Euler, Gaussians
 
 MAX_COLOR = 1e4  # in magnitude: beyond is damage to a reader
 HELD_TO = 1e-6  # how near a thousandth the cut-off and the floor must be: another number is another picture
-MAX_PIXELS = 1 << 25  # of a picture to encode: 33 million
+MAX_PIXELS = container.LIMITS.pixels  # of a picture to encode: 134 million
 
 
 def decode(
