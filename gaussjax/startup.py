@@ -13,7 +13,7 @@ from pathlib import Path
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 
 
-# Linux gives a process 65,530 mappings of memory unless told, and a process that has used them up crashes. A compiled
+# Linux gives a process 65,530 mappings of memory unless told, and one that has used them up crashes. A compiled
 # program takes up to forty, and half a megabyte for each: memory runs out before the mappings do. An encoding
 # compiles up to a hundred programs.
 MOST_MAPPINGS = 10_000
