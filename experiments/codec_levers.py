@@ -29,6 +29,7 @@ def define_flags() -> None:
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   flags.DEFINE_integer("num_gaussians", 3000, "N.", lower_bound=1)
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  runner.define_engine_flags()
   flags.DEFINE_bool("fresh", False, "Measure again what was measured on another commit.")
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
@@ -39,12 +40,16 @@ def main() -> int:
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
   rows: list[rowfile.Row] = []
-  source = rowfile.source(fresh=FLAGS.fresh)
+  source, images = rowfile.source(fresh=FLAGS.fresh), runner.image_files(FLAGS.images)
+  of = FLAGS.num_gaussians, FLAGS.effort
+  calls = [(wanted(image, *of), (image.absolute(), *of)) for image in images]
+  runner.measure_by_workers(path, measure, calls, fresh=FLAGS.fresh)
   with runner.interruptible() as requested:
-    for image in runner.image_files(FLAGS.images):
+    for image in images:
       if requested():
         raise runner.InterruptedFitError(f"{len(rows)} rows done; the same command goes on from here")
-      rows.append(row_of(path, image, FLAGS.num_gaussians, FLAGS.effort, source))
+      rows.append(row_of(path, image, *of, source))
+      print(f"{image.name}: {rows[-1]['psnr']}", flush=True)
   print(rowfile.commits(source.commits))
   summarise(rows, path.with_suffix(".png"))
   return 0
@@ -52,8 +57,13 @@ def main() -> int:
 
 def row_of(path: Path, image: Path, num_gaussians: int, effort: int, rows: rowfile.Source) -> rowfile.Row:
   """The row of an image, from the file or measured now and appended to it."""
-  wanted = {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
-  return rowfile.kept(path, wanted, lambda: measure(image, num_gaussians, effort), rows)
+  key, made = wanted(image, num_gaussians, effort), lambda: measure(image, num_gaussians, effort)
+  return rowfile.kept(path, key, made, rows)
+
+
+def wanted(image: Path, num_gaussians: int, effort: int) -> rowfile.Row:
+  """What the row of this image is of."""
+  return {"image": image.name, "num_gaussians": num_gaussians, "effort": effort}
 
 
 def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
@@ -68,14 +78,12 @@ def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   layer = contexts.ordered(quantization.codes_of(stages.gaussians, stages.steps))
   count = len(layer.minor)
   coded = contexts.field_bits([layer], image.shape[2], stages.steps)
-  row = {
+  return {
     "plain": plain_bits(layer, grids.grid(stages.steps), image.shape),
     "coded": {name: coded[name] / count for name in FIELDS},
     "psnr": {"fitted": stages.fitted, "plain": stages.nearest, "coded": stages.quantized},
     "layers": {str(layers): prefixes(stages, layers, image) for layers in LAYERS},
   }
-  print(f"{path.name}: {row}", flush=True)
-  return row
 
 
 def prefixes(stages, layers: int, image) -> list[tuple[int, float]]:

@@ -44,6 +44,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
+  runner.define_engine_flags()
   flags.DEFINE_bool("fresh", False, "Encode again what of ours was measured on another commit.")
   flags.DEFINE_bool("summary", False, "Encode nothing: summarise the rows that are there.")
 
@@ -68,13 +69,15 @@ def main() -> int:
 
 def encode_all(path: Path, images: list[Path], rows: rowfile.Source) -> None:
   """A row for each image, codec and setting that has none, written as soon as it is measured."""
-  there = rowfile.read(path)
   pairs = [(codec, setting) for codec in FLAGS.codecs for setting in SETTINGS[codec]]
   tasks = [
     (image, codec, setting, FLAGS.effort if codec == OURS else None)
     for image, (codec, setting) in itertools.product(images, pairs)
   ]
-  left = [task for task in tasks if rowfile.find(there, wanted(*task), fresh=of_ours(task[1], rows).fresh) is None]
+  left = missing(path, tasks, rows)
+  calls = [(wanted(*task), (task[0].absolute(), *task[1:])) for task in left]
+  runner.measure_by_workers(path, measure, calls, fresh=rows.fresh)
+  left = missing(path, tasks, rows)
   began = time.monotonic()
   with runner.interruptible() as requested:
     for index, (image, codec, setting, effort) in enumerate(left):
@@ -84,6 +87,12 @@ def encode_all(path: Path, images: list[Path], rows: rowfile.Source) -> None:
       eta = (time.monotonic() - began) / (index + 1) * (len(left) - index - 1)
       figures = f"{row['bpp']:.4f} bpp  {row['psnr']:.2f} dB  {row['seconds']:.1f} s"
       print(f"{index + 1}/{len(left)} {image.name} {codec} {setting:g}: {figures}  ETA {eta:.0f} s", flush=True)
+
+
+def missing(path: Path, tasks: list[tuple], rows: rowfile.Source) -> list[tuple]:
+  """The tasks (image, codec, setting, effort) that have no row."""
+  there = rowfile.read(path)
+  return [task for task in tasks if rowfile.find(there, wanted(*task), fresh=of_ours(task[1], rows).fresh) is None]
 
 
 def row_of(

@@ -43,10 +43,15 @@ def kept(path: Path, wanted: Row, measure: Callable[[], Row], rows: Source) -> R
   """The row that has all of `wanted`, from the file or measured now and appended to it."""
   row = find(read(path), wanted, fresh=rows.fresh)
   if row is None:
-    row = wanted | measure() | origin()
+    row = measured(wanted, measure, ())
     append(path, row)
   rows.commits[commit_of(row)] += 1
   return row
+
+
+def measured(wanted: Row, measure: Callable[..., Row], arguments: tuple) -> Row:
+  """The row that is `wanted`, measured now by `measure(*arguments)` in whatever process and on whatever machine."""
+  return wanted | measure(*arguments) | origin()
 
 
 def origin() -> Row:

@@ -10,13 +10,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from gaussjax import errors
+from experiments import rowfile
+from gaussjax import engines, errors, files
 
 PHOTOGRAPH = Path(__file__).parent / "data" / "kodim23.png"
 
@@ -131,6 +132,49 @@ def image_files(path: str | os.PathLike) -> list[Path]:
   if not found:
     raise ValueError(f"got --images={path}, expected an image file or a folder of PNG, JPEG or WebP files")
   return found
+
+
+def define_engine_flags() -> None:
+  """The flags of `measure_by_workers`."""
+  flags.DEFINE_integer("workers", None, "Rows at a time, each by a process with its cores.", lower_bound=1)
+  flags.DEFINE_enum(
+    "engine", None, engines.NAMES, "Who runs the workers: this machine, the Ray cluster at RAY_ADDRESS, or Slurm."
+  )
+
+
+def measure_by_workers(
+  path: Path, measure: Callable[..., rowfile.Row], tasks: Iterable[tuple[rowfile.Row, tuple]], *, fresh: bool
+) -> None:
+  """If --workers or --engine is given: a row for each task (what it is of, arguments of `measure`) that has none.
+
+  They are appended as they come, with the seconds that a worker's cores took. What fails is in NAME-failures.json,
+  and then it raises ValueError: the same command tries that again.
+  """
+  workers, engine = flags.FLAGS.workers, flags.FLAGS.engine
+  if workers is None and engine is None:
+    return
+  there = rowfile.read(path)
+  tasks = [task for task in tasks if rowfile.find(there, task[0], fresh=fresh) is None]
+  calls = [(wanted, engines.importable(measure), arguments) for wanted, arguments in tasks]
+  ends = engines.run(rowfile.measured, calls, engine=engine or "local", workers=workers, folder=path.parent)
+  began, failed = time.monotonic(), list[rowfile.Row]()
+  with contextlib.closing(ends):
+    for done, outcome in enumerate(ends, 1):
+      wanted = tasks[outcome.number][0]
+      if outcome.error is None:
+        rowfile.append(path, outcome.record)
+      else:
+        failed.append(wanted | {"error": outcome.error})
+      eta = (time.monotonic() - began) / done * (len(tasks) - done)
+      said = " ".join(str(value) for value in wanted.values()) + (f": {outcome.error}" if outcome.error else "")
+      print(f"{done}/{len(tasks)} {said}  ETA {eta:.0f} s", flush=True)
+  failures = path.with_name(f"{path.stem}-failures.json")
+  failures.unlink(missing_ok=True)
+  if failed:
+    files.write_whole(failures, (json.dumps(failed, indent=1) + "\n").encode())
+    raise ValueError(
+      f"{len(failed)} of {len(tasks)} rows failed, see {failures}; the same command tries them again"
+    )
 
 
 @contextlib.contextmanager

@@ -9,13 +9,14 @@ odd and of the even numbered ones; seconds to given PSNRs), says which commits t
 NAME.png.
 """
 
+import contextlib
 import itertools
 import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from absl import flags
 
@@ -47,6 +48,7 @@ def define_flags() -> None:
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
   flags.DEFINE_bool("fresh", False, "Measure again what was measured on another commit.")
+  runner.define_engine_flags()
   flags.DEFINE_bool("summary", False, "Fit nothing: summarise the rows that are there.")
 
 
@@ -87,7 +89,10 @@ def integers(flag: str, *, least: int) -> list[int]:
 
 def fit_all(path: Path, images: list[Path], settings: list[Setting], rows: rowfile.Source) -> None:
   """A row for each pair that has none, written as soon as it is measured."""
-  there, pairs = rowfile.read(path), itertools.product(images, settings)
+  pairs = list(itertools.product(images, settings))
+  calls = [(wanted(*pair), (pair[0].absolute(), tuple(pair[1]), checkpoints_of(path, *pair))) for pair in pairs]
+  runner.measure_by_workers(path, measure_whole, calls, fresh=rows.fresh)
+  there = rowfile.read(path)
   left = [pair for pair in pairs if rowfile.find(there, wanted(*pair), fresh=rows.fresh) is None]
   for index, (image, setting) in enumerate(left):
     print(f"{index + 1}/{len(left)}: {image.name} {setting}", flush=True)
@@ -105,19 +110,27 @@ def row_of(path: Path, image: Path, setting: Setting, rows: rowfile.Source) -> r
 
 
 def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
-  """The row of a fit, whose checkpoint is beside the rows' file until it is done; another commit begins anew."""
-  folder = path.parent / f".{path.stem}-checkpoint"
-  fit = "-".join(map(str, (image.stem, *setting, rowfile.commit())))
+  """The row of a fit, whose checkpoint is kept until it is done."""
+  folder = checkpoints_of(path, image, setting)
   with runner.interruptible() as requested:
-    row = measure(image, setting, folder / fit, requested)
+    row = measure(image, setting, folder, requested)
   if row is None:
     raise runner.InterruptedFitError(
       "interrupted; the rows so far are kept, and the same command goes on from here"
     )
   print(f"  {image.name} {setting.variant}: {row['psnr']:.3f} dB in {row['seconds']:.1f} s", flush=True)
-  if folder.is_dir() and not any(folder.iterdir()):
-    folder.rmdir()
   return row
+
+
+def checkpoints_of(path: Path, image: Path, setting: Setting) -> Path:
+  """Where the checkpoints of a fit are, beside the rows' file; another commit begins anew."""
+  fit = "-".join(map(str, (image.stem, *setting, rowfile.commit())))
+  return path.parent.absolute() / f".{path.stem}-checkpoint" / fit
+
+
+def measure_whole(path: Path, setting: tuple, folder: Path) -> rowfile.Row:
+  """The row of one fit by a worker, which is not interrupted but ended, and whose checkpoint then stays."""
+  return cast(rowfile.Row, measure(path, Setting(*setting), folder, lambda: False))
 
 
 def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Row | None:
@@ -147,6 +160,8 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
     return None
   checkpoints.discard(folder)
   folder.with_suffix(".steps").unlink(missing_ok=True)
+  with contextlib.suppress(OSError):  # other fits have theirs beside it
+    folder.parent.rmdir()
   render, target = gaussjax.render(result.gaussians), jnp.asarray(image)
   result.metrics.update(metrics.perceptual(render, target))
   figures = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}

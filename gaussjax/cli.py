@@ -15,13 +15,15 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from gaussjax import errors
 
 SUFFIX = ".gjx"
+FAILURES = "failures.json"  # of a batch, in its folder
+MOST_WORKERS = 10_000
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # of pictures that it writes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -90,14 +92,14 @@ def _status(argv: list[str] | None) -> int:
     _drop_output()
     return DAMAGED
   except (errors.FormatError, RuntimeError) as error:  # FitError, and what XLA says of a device
-    return _failed(_words(error), DAMAGED)
+    return _failed(errors.one_line(error), DAMAGED)
   except (ValueError, ImportError) as error:
-    return _failed(_words(error), MISTAKE)
+    return _failed(errors.one_line(error), MISTAKE)
   except OSError as error:
     if error.filename is None:  # those of files have one
       _drop_output()
-      return _failed(f"standard input or output: {_words(error)}", MISTAKE)
-    return _failed(_words(error), MISTAKE)
+      return _failed(f"standard input or output: {errors.one_line(error)}", MISTAKE)
+    return _failed(errors.one_line(error), MISTAKE)
   except MemoryError:
     return _failed("out of memory", DAMAGED)
   return 0
@@ -111,14 +113,6 @@ def _failed(message: str, status: int) -> int:
 def _tell(message: str) -> None:
   with contextlib.suppress(OSError):
     print(f"gaussjax: {message}", file=sys.stderr, flush=True)
-
-
-def _words(error: BaseException) -> str:
-  """An error in one line."""
-  message = str(error)
-  if isinstance(error, OSError) and error.strerror:
-    message = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-  return " ".join(message.split())[:1000] or type(error).__name__
 
 
 def _drop_output() -> None:
@@ -168,14 +162,7 @@ def parser() -> argparse.ArgumentParser:
   _add_files(view, "a .gjx file", "a PNG; NAME-ellipses.png comes beside it")
   view.add_argument("--original", help="the picture it was made from, for a comparison")
   batch = command("batch", _batch, "many pictures to .gjx files; those that are there are left alone")
-  batch.add_argument("inputs", nargs="+", help="pictures, or folders of them with all that is below")
-  batch.add_argument(
-    "--out_dir",
-    required=True,
-    help="where the files go, in folders like those of the pictures; of a.png comes a.gjx, "
-    "but a.png.gjx and a.jpg.gjx where there are both",
-  )
-  _add_encoding(batch)
+  _add_batch(batch)
   doctor = command("doctor", _doctor, "versions, devices, flags and the cache of compiled programs")
   for one in (encode, decode, render, info, compare, view, batch, doctor):
     one.add_argument("--json", action="store_true", help="report as JSON")
@@ -188,6 +175,29 @@ def parser() -> argparse.ArgumentParser:
 def _add_files(command: argparse.ArgumentParser, source: str, target: str) -> None:
   command.add_argument("input", help=source)
   command.add_argument("output", help=target)
+
+
+def _add_batch(batch: argparse.ArgumentParser) -> None:
+  from gaussjax import engines
+
+  batch.add_argument("inputs", nargs="+", help="pictures, or folders of them with all that is below")
+  batch.add_argument(
+    "--out_dir",
+    required=True,
+    help="where the files go, in folders like those of the pictures; of a.png comes a.gjx, "
+    "but a.png.gjx and a.jpg.gjx where there are both",
+  )
+  _add_encoding(batch)
+  batch.add_argument(
+    "--workers",
+    type=_whole(1, MOST_WORKERS),
+    help="pictures at a time, each by a process with its share of the cores",
+  )
+  batch.add_argument(
+    "--engine",
+    choices=engines.NAMES,
+    help="who runs the workers: this machine (local), the Ray cluster at RAY_ADDRESS, or Slurm",
+  )
 
 
 def _add_encoding(command: argparse.ArgumentParser) -> None:
@@ -256,11 +266,17 @@ def _start() -> Any:
   import gaussjax
   from gaussjax import startup
 
-  if refused := startup.refused_flags():
-    raise ValueError(refused)
+  _check_flags()
   startup.prepare_jax()
   startup.check_devices()
   return gaussjax
+
+
+def _check_flags() -> None:
+  from gaussjax import startup
+
+  if refused := startup.refused_flags():
+    raise ValueError(refused)
 
 
 def _input(path: str) -> bytes:
@@ -385,23 +401,25 @@ def _asked(arguments: argparse.Namespace, height: int, width: int) -> str:
   return ""
 
 
-def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
-  """(the file, its figures)."""
+def _encode_one(
+  gaussjax: Any, source: str, arguments: argparse.Namespace, tell: Callable, progress: Callable
+) -> tuple[bytes, dict[str, Any]]:
+  """(the file, its figures); `tell` gets what is to be known besides, a line each."""
   from gaussjax import image_io
   from gaussjax.gjx import packing
   from gaussjax.quality import metrics
 
   data = _input(source)
-  image = gaussjax.read_image(data, name=source, report_fn=lambda line: _tell(f"{source}: {line}"))
+  image = gaussjax.read_image(data, name=source, report_fn=lambda line: tell(f"{source}: {line}"))
   found = image_io.read_metadata(data)
   if arguments.verbose and not arguments.metadata:
     for kind, what in (("icc", "colour profile of sRGB, which every file here is in,"), ("exif", "EXIF")):
       if kind in found:
-        _tell(f"{source}: {what} left out; --metadata keeps it")
+        tell(f"{source}: {what} left out; --metadata keeps it")
   kept = found if arguments.metadata else {}
   began = time.monotonic()
   try:
-    encoded = gaussjax.encode(image, metadata=kept, progress_fn=_progress(), **_options(arguments))
+    encoded = gaussjax.encode(image, metadata=kept, progress_fn=progress, **_options(arguments))
   except ValueError as error:
     raise ValueError(f"{source}: {_asked(arguments, *image.shape[:2])}{error}") from error
   seconds = time.monotonic() - began
@@ -419,7 +437,7 @@ def _encode_one(gaussjax: Any, source: str, arguments: argparse.Namespace) -> tu
 
 def _encode(arguments: argparse.Namespace) -> None:
   _check_output(arguments.output, arguments, (SUFFIX,), arguments.input)
-  data, figures = _encode_one(_start(), arguments.input, arguments)
+  data, figures = _encode_one(_start(), arguments.input, arguments, _tell, _progress())
   _output(arguments.output, data)
   _say(arguments, figures, to_stderr=arguments.output == "-")
 
@@ -557,52 +575,133 @@ class _Job(NamedTuple):
   trouble: str = ""  # why it cannot be encoded, known before
 
 
+_Ends = Generator[tuple[int, dict[str, Any]], None, None]  # (index of a job, what came of it)
+
+
 def _batch(arguments: argparse.Namespace) -> None:
   jobs = _jobs(arguments.inputs, arguments.out_dir)
   if not jobs:
     raise ValueError(f"got {' '.join(arguments.inputs)}, expected pictures or folders of them")
-  started = None
+  by_engine = arguments.engine is not None or arguments.workers is not None
   if any(_is_due(job, arguments) for job in jobs):
     _make_folder(arguments.out_dir)
-    started = _start()
-  results, busy, done = list[dict[str, Any]](), 0.0, 0
+    _check_flags() if by_engine else _start()
+  results = dict[int, dict[str, Any]]()
   try:
-    for index, job in enumerate(jobs):
-      if len(jobs) > 1:
-        left = f", ETA {busy / done * (len(jobs) - index):.0f} s" if done else ""
-        print(f"{index + 1}/{len(jobs)} {job.source}{left}", file=sys.stderr, flush=True)
-      results.append(_batch_one(started, job, arguments))
-      busy, done = busy + results[-1].get("seconds", 0.0), done + ("seconds" in results[-1])
-      if not arguments.json:
-        _say_result(results[-1])
+    with contextlib.closing((_by_engine if by_engine else _in_turn)(jobs, arguments)) as ended:
+      for index, result in ended:
+        results[index] = result
+        if "error" in result:
+          _tell(f"{jobs[index].source}: {result['error']}")
+        elif not arguments.json:
+          _say_result(result)
   finally:  # what is done counts, also after an interruption
-    failed = sum("error" in result for result in results)
+    in_order = [results[index] for index in sorted(results)]
+    failed = [result for result in in_order if "error" in result]
     if arguments.json:
-      print(json.dumps({"results": results, "pictures": len(jobs), "failed": failed}))
+      print(json.dumps({"results": in_order, "pictures": len(jobs), "failed": len(failed)}))
+    _list_failures(arguments.out_dir, failed, whole=len(results) == len(jobs))
   if failed:
-    raise ValueError(f"{failed} of {len(jobs)} pictures could not be encoded")
+    raise ValueError(f"{len(failed)} of {len(jobs)} pictures could not be encoded")
 
 
-def _batch_one(gaussjax: Any, job: _Job, arguments: argparse.Namespace) -> dict[str, Any]:
-  """Encodes a picture unless its file is there: what came of it, an error included."""
+def _in_turn(jobs: list[_Job], arguments: argparse.Namespace) -> _Ends:
+  """One after another in this process."""
+  busy, done = 0.0, 0
+  for index, job in enumerate(jobs):
+    if len(jobs) > 1:
+      left = f", ETA {busy / done * (len(jobs) - index):.0f} s" if done else ""
+      print(f"{index + 1}/{len(jobs)} {job.source}{left}", file=sys.stderr, flush=True)
+    result = _result(job, arguments)
+    if result is None:
+      try:
+        result = _named_files(job, _encode_job(job, arguments, _tell, _progress()))
+      except Exception as error:  # whatever one picture brings, the others go on
+        result = _named_files(job, {"error": _without_name(job, errors.one_line(error))})
+    busy, done = busy + result.get("seconds", 0.0), done + ("seconds" in result)
+    yield index, result
+
+
+def _by_engine(jobs: list[_Job], arguments: argparse.Namespace) -> _Ends:
+  """As they end in other processes, those first of which it is known before."""
+  from gaussjax import engines
+
+  known = {index: result for index, job in enumerate(jobs) if (result := _result(job, arguments)) is not None}
+  yield from known.items()
+  due = [index for index in range(len(jobs)) if index not in known]
+  options = _options(arguments) | {name: getattr(arguments, name) for name in ("metadata", "verbose", "force")}
+  absolute = os.path.abspath  # other processes may have another folder
+  tasks = [(absolute(jobs[index].source), absolute(jobs[index].target), options) for index in due]
+  report, engine = _progress(), arguments.engine or "local"
+  report("batch", 0, len(due))
+  ends = engines.run(encode_task, tasks, engine=engine, workers=arguments.workers, folder=arguments.out_dir)
+  with contextlib.closing(ends):
+    for done, outcome in enumerate(ends, 1):
+      job, record = jobs[due[outcome.number]], outcome.record or {"error": outcome.error}
+      for note in record.pop("notes", []):
+        _tell(note.replace(tasks[outcome.number][0], job.source))
+      if "error" in record:
+        record["error"] = _without_name(job, record["error"].replace(tasks[outcome.number][0], job.source))
+      report("batch", done, len(due))
+      yield due[outcome.number], _named_files(job, record)
+
+
+def encode_task(source: str, target: str, options: dict[str, Any]) -> dict[str, Any]:
+  """What `batch` has other processes do: writes the file of a picture, whole, and returns its figures.
+
+  A mistake in the picture is an `error` in them. What another attempt may mend is raised.
+  """
+  notes, arguments = list[str](), argparse.Namespace(**options)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    if os.path.isfile(target) and not arguments.force:  # an attempt that wrote it and died
+      return {"skipped": "there already"}
+    try:
+      _start()
+      return {**_encode_job(_Job(source, target), arguments, notes.append, lambda *_: None), "notes": notes}
+    except (ValueError, errors.FitError) as error:
+      if isinstance(error.__cause__, OSError):
+        raise
+      return {"error": errors.one_line(error), "notes": notes}
+
+
+def _result(job: _Job, arguments: argparse.Namespace) -> dict[str, Any] | None:
+  """What is known of a job before any work; None if it is to be done."""
+  if job.trouble:
+    return _named_files(job, {"error": job.trouble})
+  return None if _is_due(job, arguments) else _named_files(job, {"skipped": "there already"})
+
+
+def _named_files(job: _Job, result: dict[str, Any]) -> dict[str, Any]:
+  return {"input": job.source, "file": job.target} | result
+
+
+def _without_name(job: _Job, words: str) -> str:
+  return words.removeprefix(f"{job.source}: ")
+
+
+def _encode_job(job: _Job, arguments: argparse.Namespace, tell: Callable, progress: Callable) -> dict[str, Any]:
+  """Writes a picture's file: its figures."""
+  import gaussjax
   from gaussjax import startup
 
-  result: dict[str, Any] = {"input": job.source, "file": job.target}
-  if not job.trouble and not _is_due(job, arguments):
-    return result | {"skipped": "there already"}
-  try:
-    if job.trouble:
-      raise ValueError(job.trouble)
-    Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-    _check_output(job.target, arguments, (SUFFIX,), job.source)
-    startup.release_programs()
-    data, figures = _encode_one(gaussjax, job.source, arguments)
-    _output(job.target, data)
-  except Exception as error:  # whatever one picture brings, the others go on
-    words = _words(error).removeprefix(f"{job.source}: ")
-    _tell(f"{job.source}: {words}")
-    return result | {"error": words}
-  return result | figures
+  Path(job.target).parent.mkdir(parents=True, exist_ok=True)
+  _check_output(job.target, arguments, (SUFFIX,), job.source)
+  startup.release_programs()
+  data, figures = _encode_one(gaussjax, job.source, arguments, tell, progress)
+  _output(job.target, data)
+  return figures
+
+
+def _list_failures(folder: str, failed: list[dict[str, Any]], *, whole: bool) -> None:
+  """Writes which pictures failed in the last run; the file goes when a `whole` one has no failures."""
+  from gaussjax import files
+
+  path = Path(folder) / FAILURES
+  if failed and path.parent.is_dir():
+    files.write_whole(path, (json.dumps(failed, indent=1) + "\n").encode())
+  elif whole and not failed:
+    path.unlink(missing_ok=True)
 
 
 def _say_result(result: dict[str, Any]) -> None:
@@ -716,7 +815,7 @@ def _or_why(look: Callable[[], Any]) -> Any:
   try:
     return look()
   except Exception as error:
-    return f"broken: {_words(error)}"
+    return f"broken: {errors.one_line(error)}"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ CHAIN = (
   {"quality", "rendering"},
   {"fitting"},
   {"contrib", "gjx"},
-  {"report"},
+  {"report", "engines"},
   {"cli"},
 )
 PLACE = {room: place for place, rooms in enumerate(CHAIN) for room in rooms}
@@ -36,6 +36,7 @@ MAY_TOUCH_FILES = {
   "imageio_plugin",
   "startup",
   "store",
+  "engines",
   "cli",
   "lpips",
 }
