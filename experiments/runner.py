@@ -136,7 +136,9 @@ def image_files(path: str | os.PathLike) -> list[Path]:
 
 def define_engine_flags() -> None:
   """The flags of `measure_by_workers`."""
-  flags.DEFINE_integer("workers", None, "Rows at a time, each by a process with its cores.", lower_bound=1)
+  flags.DEFINE_integer(
+    "workers", None, "Rows at a time, each by a process with its share of the cores.", lower_bound=1
+  )
   flags.DEFINE_enum(
     "engine", None, engines.NAMES, "Who runs the workers: this machine, the Ray cluster at RAY_ADDRESS, or Slurm."
   )

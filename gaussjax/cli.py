@@ -191,12 +191,13 @@ def _add_batch(batch: argparse.ArgumentParser) -> None:
   batch.add_argument(
     "--workers",
     type=_whole(1, MOST_WORKERS),
-    help="pictures at a time, each by a process with its share of the cores",
+    help=f"pictures at a time, each by a process with its share of the cores; what fails thrice is in {FAILURES}",
   )
   batch.add_argument(
     "--engine",
     choices=engines.NAMES,
-    help="who runs the workers: this machine (local), the Ray cluster at RAY_ADDRESS, or Slurm",
+    help="who runs the workers: this machine (local), the Ray cluster at RAY_ADDRESS, or Slurm, which sbatch's "
+    "variables tell of (SBATCH_PARTITION, SBATCH_TIMELIMIT); all machines need the same folders and gaussjax",
   )
 
 

@@ -141,6 +141,12 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
   assert done.returncode == 0 and "1/1: photo7.png" in done.stdout, done.stderr
   rows = path.read_text().splitlines()
   assert rows[0] == first and json.loads(rows[1])["psnr"] == json.loads(second)["psnr"]
+  path.unlink()
+  done = sweep("--workers=2")
+  assert done.returncode == 0 and "2/2 photo7.png" in done.stdout, done.stderr
+  by_seed = lambda lines: {row["setting"]["seed"]: row["psnr"] for row in map(json.loads, lines)}
+  assert by_seed(path.read_text().splitlines()) == by_seed(rows)
+  assert sorted(file.name for file in path.parent.iterdir()) == ["rows.jsonl", "rows.png"]
   assert "1/" not in sweep("--summary").stdout.splitlines()[0]
   assert {"commit", "date", "machine", "environment"} <= json.loads(first).keys()
   wrong = sweep("--variants=perfect")
