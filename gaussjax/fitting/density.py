@@ -70,8 +70,7 @@ def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction
   if gaussians.canvas is not None and not gaussians.canvas.blend.density:
     raise ValueError(f"got the blend {gaussians.canvas.blend.name}, expected one whose removal costs are known")
   total = blends.coverage(rasterizer)[..., None] + rasterizer.tail
-  image = jnp.concatenate([total, prediction, prediction - target], axis=-1)
-  cost, seen = rasterizer.removal(gaussians.colors, image)
+  cost, seen = rasterizer.removal(gaussians.colors, total, prediction, target)
   return jnp.where((seen > 0) & geometry.visible(gaussians), cost, -jnp.inf)
 
 

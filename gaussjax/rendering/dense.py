@@ -51,10 +51,10 @@ def dense(geometry: Geometry, height: int, width: int, *, tau: float) -> Rasteri
     drawn = over_pixels(draw)
     return drawn[..., :-1], drawn[..., -1:]
 
-  def removal(colors: Array, image: Array) -> tuple[Array, Array]:
+  def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
     values = (*colors.T, jnp.exp(geometry.log_weights))
-    inside = jnp.ones((height * width, 1), image.dtype)
-    flat = jnp.concatenate([inside, image.reshape(height * width, -1)], axis=1)
+    image = jnp.concatenate([jnp.ones_like(total), total, drawn, target], axis=-1)
+    flat = image.reshape(height * width, -1)
     flat = jnp.pad(flat, ((0, num_chunks * chunk - height * width), (0, 0)))
     flat = flat.reshape(num_chunks, chunk, -1)
 

@@ -20,8 +20,9 @@ class Rasterizer(NamedTuple):
   splat: Callable[[Array], Array]  # values [N, D] -> [H, W, D], sum_i w_i(p) values_i
   composite: Callable[[Array, Array], tuple[Array, Array]]
   # (values [N, D], opacities [N]) -> ([H, W, D], transmittance [H, W, 1]), front to back in array order
-  removal: Callable[[Array, Array], tuple[Array, Array]]
-  # (colors [N, C], image [H, W, 1 + 2 C]) -> sums over the pixels of what `without` says: (rise [N], weight [N])
+  removal: Callable[[Array, Array, Array, Array], tuple[Array, Array]]
+  # (colors [N, C], sum of all weights [H, W, 1], picture and target [H, W, C]) -> sums over the pixels of what
+  # `without` says: (rise [N], weight [N])
   log_weights: Array  # [N]
   tail: float  # tau, the kernel's value at the cut-off before it is cut
 
@@ -48,13 +49,13 @@ def without(weight: Array, values: tuple[Array, ...], pixel: tuple[Array, ...], 
 
   Its colour moves by a (drawn - color), a = w / (W - w), W the sum of all weights with the background's.
   `weight` is of the kernel; `values` are the Gaussian's C colours and the factor on its weight; `pixel` has W, the
-  C colours that were drawn and their C errors.
+  C colours that were drawn and the C that were wanted.
   """
   channels = len(values) - 1
   weight, total = weight * values[-1], pixel[0]
   change = weight / jnp.maximum(total - weight, tail)
   rise = jnp.zeros_like(weight)
-  for color, drawn, error in zip(values, pixel[1 : 1 + channels], pixel[1 + channels :], strict=False):
+  for color, drawn, wanted in zip(values, pixel[1 : 1 + channels], pixel[1 + channels :], strict=False):
     moved = change * (drawn - color)
-    rise += moved * (2 * error + moved)
+    rise += moved * (2 * (drawn - wanted) + moved)
   return rise, weight

@@ -21,7 +21,6 @@ from gaussjax.rendering import kernel
 from gaussjax.rendering.sharding import varying_like
 from gaussjax.types import Array
 
-_CHANNELS = 4  # that one walk of native code takes along
 LANES = 16  # of a vector, at most; the machine may have 4 or 8
 
 
@@ -119,16 +118,9 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
   def composite(values: Array, opacities: Array) -> tuple[Array, Array]:
     raise ValueError("got a blend with ordered=False that composites, expected Blend(..., ordered=True)")
 
-  def removal(colors: Array, image: Array) -> tuple[Array, Array]:
-    factors, total, rest = jnp.exp(geometry.log_weights), image[..., :1], image[..., 1:]
-    channels = colors.shape[1]
-    cost = seen = jnp.zeros_like(geometry.log_weights)
-    for first in range(0, channels, _CHANNELS):
-      some = slice(first, min(first + _CHANNELS, channels))
-      shown = [total, rest[..., some], rest[..., channels:][..., some]]
-      arrays = geometry.means, geometry.whitening, colors[:, some], factors, jnp.concatenate(shown, -1)
-      more, seen = _call("removal", _like(cost, seen), *arrays, tau=tau)
-      cost += more
+  def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
+    arrays = geometry.means, geometry.whitening, colors, jnp.exp(geometry.log_weights), total, drawn, target
+    cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=tau)
     return cost, seen
 
   draw = lambda values: splat(geometry, values, height, width, tau)

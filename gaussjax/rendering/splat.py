@@ -236,8 +236,16 @@ def composite(
   return drawn[..., :-1], drawn[..., -1:]
 
 
-def removal(geometry: Geometry, colors: Array, image: Array, lists: TileLists, tau: float) -> tuple[Array, Array]:
-  """Each Gaussian's sums of `kernel.without` over the pixels of `image` `[H, W, 1 + 2 C]`: `[N]` and `[N]`."""
+def removal(
+  geometry: Geometry,
+  colors: Array,
+  total: Array,
+  drawn: Array,
+  target: Array,
+  lists: TileLists,
+  tau: float,
+) -> tuple[Array, Array]:
+  """Each Gaussian's sums of `kernel.without` over the pixels, `[N]` and `[N]`; the images are `[H, W, 1 or C]`."""
   pixels = local_pixels(lists.tile, colors.dtype)
 
   def pull(rows: Array, centers: Array, of_tile: Array) -> Array:
@@ -247,7 +255,7 @@ def removal(geometry: Geometry, colors: Array, image: Array, lists: TileLists, t
     return jnp.stack([jnp.sum(numbers, axis=-1) for numbers in found], axis=-1)
 
   # Tiles at the border have pixels outside of the image, where nothing is to be collected.
-  inside = jnp.concatenate([jnp.ones_like(image[..., :1]), image], axis=-1)
+  inside = jnp.concatenate([jnp.ones_like(total), total, drawn, target], axis=-1)
   values = jnp.concatenate([colors, jnp.exp(geometry.log_weights)[:, None]], axis=1)
   rise, weight = gather_tiles(lists, table(geometry, values), inside, pull, 2).T
   return rise, weight
@@ -258,7 +266,7 @@ def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Rasteri
   return kernel.Rasterizer(
     lambda values: splat(geometry, values, lists, tau),
     lambda values, opacities: composite(geometry, values, opacities, lists, tau),
-    lambda colors, image: removal(geometry, colors, image, lists, tau),
+    lambda colors, total, drawn, target: removal(geometry, colors, total, drawn, target, lists, tau),
     geometry.log_weights,
     tau,
   )

@@ -61,7 +61,8 @@ struct Kernels {
   void (*draw[kMostValues])(const Placed*, const int32_t*, int64_t, const float*, int64_t, const Scene&, int, int,
                             float*);
   void (*pull[kMostValues])(const Placed&, const float*, const Scene&, const Image&, int, float*, float*);
-  void (*remove[kMostValues])(const Placed&, const float*, float, const Scene&, const Image&, float*, float*);
+  void (*remove[kMostValues])(const Placed&, const float*, float, const Scene&, const Image&, const Image&,
+                              const Image&, int, float*, float*);
 };
 
 namespace plain {
@@ -240,20 +241,25 @@ ffi::Error SplatGradient(ffi::ThreadPool pool, Numbers means, Numbers whitening,
 }
 
 ffi::Error Removal(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers colors, Numbers factors,
-                   Numbers drawn, float tau, int32_t lanes, Result cost, Result seen) {
+                   Numbers weights, Numbers drawn, Numbers wanted, float tau, int32_t lanes, Result cost, Result seen) {
   const auto size = drawn.dimensions();
   const int64_t count = means.dimensions()[0], channels = colors.dimensions()[1];
-  if (channels > kMostValues) return ffi::Error::InvalidArgument("more channels than one walk takes along");
   const Layout on(means.typed_data(), whitening.typed_data(), count, size[0], size[1], tau);
   std::fill_n(cost->typed_data(), count, on.finite ? 0.f : std::numeric_limits<float>::quiet_NaN());
   std::fill_n(seen->typed_data(), count, 0.f);
   const int64_t visible = on.finite ? on.order.size() : 0;
-  const Image image(drawn);
+  const Image total(weights), picture(drawn), target(wanted);
   Share(pool, (visible + kChunk - 1) / kChunk, [&](int64_t chunk) {
     for (int64_t k = chunk * kChunk; k < std::min<int64_t>(visible, (chunk + 1) * kChunk); ++k) {
       const int64_t i = on.order[k];
-      BestKernels(lanes).remove[channels - 1](on.placed[i], colors.typed_data() + i * channels, factors.typed_data()[i],
-                                         on.scene, image, cost->typed_data() + i, seen->typed_data() + i);
+      for (int64_t first = 0; first < channels; first += kMostValues) {
+        const int several = std::min<int64_t>(kMostValues, channels - first);
+        float more;
+        BestKernels(lanes).remove[several - 1](on.placed[i], colors.typed_data() + i * channels + first,
+                                               factors.typed_data()[i], on.scene, total, picture, target, first, &more,
+                                               seen->typed_data() + i);
+        cost->typed_data()[i] += more;
+      }
     }
   });
   return ffi::Error::Success();
@@ -283,6 +289,8 @@ XLA_FFI_DEFINE_HANDLER(kSplatGradient, SplatGradient,
 XLA_FFI_DEFINE_HANDLER(kRemoval, Removal,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
                            .Arg<Numbers>()
                            .Arg<Numbers>()
                            .Arg<Numbers>()
