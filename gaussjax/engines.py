@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import deque
@@ -219,6 +220,7 @@ def _ray(function: Callable, count: int, asked: int | None, folder: Any) -> Iter
   ray: Any = _extra("ray", "ray")
   own = not ray.is_initialized()
   if own:
+    _check_ray_address()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     try:
       ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
@@ -243,6 +245,17 @@ def _ray(function: Callable, count: int, asked: int | None, folder: Any) -> Iter
   finally:
     if own:
       ray.shutdown()  # ends what still runs
+
+
+def _check_ray_address() -> None:
+  """Raises ValueError where nobody listens, which Ray would find out in some minutes."""
+  address = os.environ.get("RAY_ADDRESS", "")
+  host, _, port = address.rpartition("://")[2].rpartition(":")
+  if host and port.isdigit():
+    try:
+      socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+      raise ValueError(f"got RAY_ADDRESS={address}, where no Ray is ({errors.one_line(error)})") from error
 
 
 @contextlib.contextmanager

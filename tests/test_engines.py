@@ -211,9 +211,15 @@ def test_ray_goes_on_when_a_node_dies(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ray_tries_a_task_again(tmp_path):
+def test_ray_tries_a_task_again(tmp_path, monkeypatch):
   ray = pytest.importorskip("ray")
   log, tasks = tmp_path / "log", [("once", 1), ("always", 9), ("full", -1)]
+  with (
+    monkeypatch.context() as patch,
+    pytest.raises(ValueError, match=r"RAY_ADDRESS=127\.0\.0\.1:1, where no Ray is"),
+  ):
+    patch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    next(engines.run(dying, [(log, "x", 0)], engine="ray"))
   ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
   try:
     outcomes = list(engines.run(dying, [(log, *task) for task in tasks], engine="ray", workers=2))
