@@ -17,7 +17,8 @@ from gaussjax.rendering.sharding import varying_like
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Gaussians
 
-BAND_PIXELS = 2**22
+BAND_PIXELS = 2**20  # or more: for each band all Gaussians are looked through
+MOST_BANDS = 16
 
 # (prediction, target), both [rows, W, C] -> [], a mean of what each pixel gives by itself, 0 where both are alike
 Mean = Callable[[Array, Array], Array]
@@ -28,7 +29,9 @@ Visit = Callable[[kernel.Rasterizer, Array, Array], Any]
 def split(neighbors: Neighbors) -> tuple[int, int]:
   """(the number of bands, rows of each) of a picture."""
   height, width, mesh = neighbors.height, neighbors.width, neighbors.mesh
-  most = height if neighbors.renderer != "scanlines" else max(1, BAND_PIXELS // width)
+  most = height
+  if neighbors.renderer == "scanlines":
+    most = max(1, max(BAND_PIXELS, height * width // MOST_BANDS) // width)
   rows = min(most, height if mesh is None else -(-height // mesh.size))
   return -(-height // rows), rows
 
