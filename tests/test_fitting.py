@@ -15,6 +15,7 @@ import gaussjax
 from gaussjax import arguments
 from gaussjax.fitting import checkpoints, guards, initializers, loop, optimizers, recipes
 
+# Most fits are of this picture, by 20 Gaussians for as many steps, so that they share their programs.
 SHORT = gaussjax.Stop(max_steps=30)
 
 
@@ -37,21 +38,23 @@ def test_any_number_of_channels(channels):
 
 
 def test_the_same_seed_gives_the_same_gaussians_and_another_does_not():
-  first, second, other = (gaussjax.fit(picture(), num_gaussians=9, seed=s, stop=SHORT).gaussians for s in (1, 1, 2))
+  first, second, other = (
+    gaussjax.fit(picture(), num_gaussians=20, seed=s, stop=SHORT).gaussians for s in (1, 1, 2)
+  )
   for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
     np.testing.assert_array_equal(a, b)
   assert not np.array_equal(first.means, other.means)
 
 
 def test_a_second_fit_of_the_same_shapes_compiles_nothing():
-  gaussjax.fit(picture(), num_gaussians=11, stop=SHORT)
+  gaussjax.fit(picture(), num_gaussians=20, stop=SHORT)
   compiled = []
   listener = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
   jax.monitoring.register_event_duration_secs_listener(listener)
   try:
-    gaussjax.fit(picture(seed=3), num_gaussians=11, seed=5, stop=gaussjax.Stop(max_steps=17))
+    gaussjax.fit(picture(seed=3), num_gaussians=20, seed=5, stop=gaussjax.Stop(max_steps=17))
     assert compiled == []
-    gaussjax.fit(picture(), num_gaussians=12, stop=SHORT)
+    jax.jit(lambda number: 3 * number)(2.0)
     assert compiled  # the listener does hear
   finally:
     jax.monitoring.unregister_event_duration_listener(listener)
@@ -79,9 +82,9 @@ def test_the_grid_spans_the_image(num_gaussians):
 
 def test_target_psnr_and_time_end_a_fit():
   stop = gaussjax.Stop(max_steps=400, target_psnr=20.0)
-  result = gaussjax.fit(picture(), num_gaussians=30, stop=stop)
+  result = gaussjax.fit(picture(), num_gaussians=20, stop=stop)
   assert result.metrics["psnr"] >= 20 and int(result.state.step) < 400
-  result = gaussjax.fit(picture(), num_gaussians=30, stop=gaussjax.Stop(max_steps=400, time_limit=0.0))
+  result = gaussjax.fit(picture(), num_gaussians=20, stop=gaussjax.Stop(max_steps=400, time_limit=0.0))
   assert int(result.state.step) == 0
 
 
@@ -93,14 +96,16 @@ def test_the_schedules_end_where_they_say():
 
 def test_the_background_is_not_trained():
   image = picture()
-  result = gaussjax.fit(image, num_gaussians=9, stop=SHORT)
+  result = gaussjax.fit(image, num_gaussians=20, stop=SHORT)
   np.testing.assert_allclose(result.gaussians.canvas.background, image.mean((0, 1)), rtol=1e-5)
 
 
 def test_weights_are_fitted_unless_the_recipe_has_none():
   fitted = gaussjax.fit(picture(), num_gaussians=20, stop=gaussjax.Stop(max_steps=60)).gaussians
   assert np.std(fitted.log_weights) > 0.3  # at a rate that moves them: they begin alike
-  assert gaussjax.fit(picture(), num_gaussians=9, preset=recipes.Recipe(), stop=SHORT).gaussians.log_weights is None
+  assert (
+    gaussjax.fit(picture(), num_gaussians=20, preset=recipes.Recipe(), stop=SHORT).gaussians.log_weights is None
+  )
 
 
 @dataclasses.dataclass
@@ -210,7 +215,7 @@ def test_seeds_to_32_bits_are_all_different():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_integer_images_are_scaled_by_their_type(dtype):
   image = np.full((20, 26, 3), np.iinfo(dtype).max, dtype)
-  result = gaussjax.fit(image, num_gaussians=9, stop=SHORT)
+  result = gaussjax.fit(image, num_gaussians=20, stop=SHORT)
   np.testing.assert_allclose(gaussjax.render(result.gaussians), 1, atol=1e-2)
 
 
@@ -226,10 +231,11 @@ def poisoned_fit(field, *, checked=False, retries=0, max_steps=100):
     trigger = jnp.sum(jnp.square(params.colors - 0.5))
     return trigger + jnp.where(trigger < 0.2, jnp.nan, 0.0) * jnp.sum(poison)
 
+  measured = jax.jit(loss_fn)
   optimizer = optimizers.adam(recipes.rates(recipes.Recipe(), 20, 26), optimizers.constant)
   fitter = loop.fitter(loss_fn, optimizer, check=guards.check if checked else None)
   host = loop.Host(
-    measure=lambda state, target: {"psnr": 0.0, "loss": float(loss_fn(state.params, (), target))},
+    measure=lambda state, target: {"psnr": 0.0, "loss": float(measured(state.params, (), target))},
     clock=lambda: 0.0,
     advance=loop.advance_checked if checked else loop.advance,
     retries=retries,
@@ -276,17 +282,17 @@ def test_the_result_is_the_best_that_was_measured():
 
 
 def test_a_fit_ends_when_it_has_converged_or_is_asked_to():
-  stop = gaussjax.Stop(max_steps=400, min_gain=1.0)
+  stop = gaussjax.Stop(max_steps=400, min_gain=3.0)
   result = gaussjax.fit(picture(), num_gaussians=20, stop=stop)
   steps = int(result.state.step)
   assert 100 <= steps < 400
-  assert result.history[-1]["psnr"] - result.history[-11]["psnr"] < 1.0
+  assert result.history[-1]["psnr"] - result.history[-11]["psnr"] < 3.0
   asked = iter([False, False, True])
   stop = gaussjax.Stop(max_steps=400, requested=lambda: next(asked))
   assert int(gaussjax.fit(picture(), num_gaussians=20, stop=stop).state.step) == 20
 
 
-def test_a_fit_goes_on_from_its_checkpoint_to_the_same_result(tmp_path):
+def test_a_fit_goes_on_from_its_checkpoint_to_the_same_result(over_lists, tmp_path):
   """Tiled, with density control, interrupted between two checkpoints, and the newest one damaged."""
   image, steps = picture(96, 96, seed=2), 60
   fit = lambda **more: gaussjax.fit(image, num_gaussians=60, **{"stop": gaussjax.Stop(max_steps=steps)} | more)
@@ -339,7 +345,7 @@ def test_rates_beyond_reason_end_in_finite_numbers():
 
 
 def test_a_checked_fit_that_is_well_is_the_same_fit():
-  plain = gaussjax.fit(picture(), num_gaussians=9, stop=SHORT)
+  plain = gaussjax.fit(picture(), num_gaussians=20, stop=SHORT)
   recipe = recipes.of("balanced")._replace(checked=True)
-  checked = gaussjax.fit(picture(), num_gaussians=9, preset=recipe, stop=SHORT)
+  checked = gaussjax.fit(picture(), num_gaussians=20, preset=recipe, stop=SHORT)
   np.testing.assert_allclose(checked.gaussians.means, plain.gaussians.means, atol=1e-3)
