@@ -31,6 +31,7 @@ MOST_PIXELS = 1 << 27
 LEAST_CROP = 1e-3  # pixels
 MOST_PSNR = 99.0  # dB; of pictures of 8 bits that are not the same none comes near it
 MOST_INPUT = 1 << 28
+CHECKPOINT_SECONDS = 60.0  # before the first checkpoint of an encoding, and between two
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -84,10 +85,10 @@ def _status(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
     arguments.run(arguments)
     sys.stdout.flush()
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as interruption:
     if argv is None:
       signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-    return _failed("interrupted; no file was left half written", INTERRUPTED)
+    return _failed(str(interruption) or "interrupted; no file was left half written", INTERRUPTED)
   except BrokenPipeError:
     _drop_output()
     return DAMAGED
@@ -143,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
   encode = command("encode", _encode, "a picture to a .gjx file")
   _add_files(encode, "a picture, or - for standard input", "a .gjx file, or - for standard output")
   _add_encoding(encode)
+  encode.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted encoding")
   decode = command("decode", _decode, "a .gjx file to a PNG of its own size")
   render = command("render", _decode, "a .gjx file to a PNG of any size or part")
   for one in (decode, render):
@@ -403,9 +405,9 @@ def _asked(arguments: argparse.Namespace, height: int, width: int) -> str:
 
 
 def _encode_one(
-  gaussjax: Any, source: str, arguments: argparse.Namespace, tell: Callable, progress: Callable
+  gaussjax: Any, source: str, arguments: argparse.Namespace, tell: Callable, progress: Callable, **more: Any
 ) -> tuple[bytes, dict[str, Any]]:
-  """(the file, its figures); `tell` gets what is to be known besides, a line each."""
+  """(the file, its figures); `tell` gets what is to be known besides, a line each, `gaussjax.encode` has `more`."""
   from gaussjax import image_io
   from gaussjax.gjx import packing
   from gaussjax.quality import metrics
@@ -420,7 +422,7 @@ def _encode_one(
   kept = found if arguments.metadata else {}
   began = time.monotonic()
   try:
-    encoded = gaussjax.encode(image, metadata=kept, progress_fn=progress, **_options(arguments))
+    encoded = gaussjax.encode(image, metadata=kept, progress_fn=progress, **_options(arguments), **more)
   except ValueError as error:
     raise ValueError(f"{source}: {_asked(arguments, *image.shape[:2])}{error}") from error
   seconds = time.monotonic() - began
@@ -438,9 +440,55 @@ def _encode_one(
 
 def _encode(arguments: argparse.Namespace) -> None:
   _check_output(arguments.output, arguments, (SUFFIX,), arguments.input)
-  data, figures = _encode_one(_start(), arguments.input, arguments, _tell, _progress())
-  _output(arguments.output, data)
+  gaussjax = _start()
+  from gaussjax.fitting import checkpoints
+
+  folder = _checkpoint_folder(arguments)
+  more = {} if folder is None else {"checkpoint": _checkpoint(gaussjax, folder)}
+  try:
+    data, figures = _encode_one(gaussjax, arguments.input, arguments, _tell, _progress(), **more)
+    _output(arguments.output, data)
+  except KeyboardInterrupt:
+    if folder is not None and checkpoints.kept_parts(folder):
+      raise KeyboardInterrupt(f"interrupted; what is done is in {folder}; go on with --resume") from None
+    raise
+  if folder is not None:
+    checkpoints.discard_parts(folder)
   _say(arguments, figures, to_stderr=arguments.output == "-")
+
+
+def _checkpoint(gaussjax: Any, folder: str) -> Any:
+  """Of an encoding, written by the clock alone."""
+  return gaussjax.Checkpoint(
+    folder, every_steps=sys.maxsize, every_seconds=CHECKPOINT_SECONDS, after_seconds=CHECKPOINT_SECONDS
+  )
+
+
+def _checkpoint_folder(arguments: argparse.Namespace) -> str | None:
+  """Beside the output; None where that is a pipe or a device.
+
+  Raises ValueError unless there is a checkpoint to go on from exactly with --resume, OSError for too long a name.
+  """
+  from gaussjax import files
+  from gaussjax.fitting import checkpoints
+
+  if arguments.output == "-" or not files.is_regular(arguments.output):
+    if arguments.resume:
+      raise ValueError(f"got --resume and the output {arguments.output}, expected a file, which has a checkpoint")
+    return None
+  folder = f"{arguments.output}.checkpoint"
+  with contextlib.suppress(FileNotFoundError):
+    os.lstat(folder)
+  if os.path.exists(folder) and not os.path.isdir(folder):
+    raise ValueError(f"got {folder}, which is a file, where the checkpoint would go; take another output")
+  found = bool(checkpoints.kept_parts(folder))
+  if found and not arguments.resume:
+    raise ValueError(
+      f"{folder} holds an encoding that is not finished; go on with --resume, or remove it to begin anew"
+    )
+  if arguments.resume and not found:
+    raise ValueError(f"got --resume, but {folder} holds no checkpoint; leave it out to begin")
+  return folder
 
 
 def _decode(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from gaussjax.errors import FormatError
 
 MOST_BYTES = 1 << 30  # of a file, and of what an archive may hold when it is unpacked
 MOST_MEMBERS = 1024
+TEMPORARY = ".gaussjax-"  # begins the names of files that are being written
 CENTRAL_ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip archive's directory
 
 
@@ -76,7 +77,7 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
 
 
 def _replace(target: str, data: bytes) -> None:
-  handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".gaussjax-")
+  handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=TEMPORARY)
   try:
     with os.fdopen(handle, "wb") as file:
       file.write(data)

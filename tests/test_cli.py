@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -245,6 +246,58 @@ def test_an_interruption_is_one_line(folder, tmp_path, capsys, monkeypatch):
   status, text, error = in_process(capsys, "batch", tmp_path, "--out_dir", tmp_path / "out", "--json")
   assert status == 130 and error.splitlines()[-1] == "gaussjax: interrupted; no file was left half written"
   assert len(json.loads(text)["results"]) == 1 and [p.name for p in (tmp_path / "out").iterdir()] == ["a.gjx"]
+
+
+def test_an_encoding_that_was_killed_or_interrupted_goes_on_to_the_same_bytes(
+  folder, tmp_path, capsys, monkeypatch
+):
+  """A real process is killed as it writes a checkpoint of the fit; the next is interrupted in the rounding."""
+  code = """
+import os, signal, sys
+from gaussjax import cli
+
+left, replace = 4, os.replace
+
+def killed(source, target):
+  global left
+  left -= ".checkpoint" in str(target)
+  if not left:
+    os.kill(os.getpid(), signal.SIGKILL)
+  replace(source, target)
+
+os.replace, cli.CHECKPOINT_SECONDS = killed, 0.0
+cli.main()
+"""
+  out, kept = tmp_path / "out.gjx", tmp_path / "out.gjx.checkpoint"
+  asked = ("encode", folder / "small.png", out, "-e0", "--layers=2", "--metadata")
+  there = os.environ | {"PYTHONPATH": str(Path(gaussjax.__file__).parent.parent)}
+  command = [sys.executable, "-c", code, *map(str, asked), "--size=1000"]
+  done = subprocess.run(command, capture_output=True, env=there)
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  (part,) = kept.iterdir()
+  assert len(list(part.glob(".*"))) == 1 and len(list(part.glob("step-*.npz"))) == 2 and not out.exists()
+
+  def interrupted(stage, *_):
+    if stage == "quantise":
+      raise KeyboardInterrupt
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(cli, "CHECKPOINT_SECONDS", 0.0)
+    patch.setattr(cli, "_progress", lambda: interrupted)
+    stopped = in_process(capsys, *asked, "--size=1000", "--resume")
+  went_on = f"gaussjax: interrupted; what is done is in {kept}; go on with --resume\n"
+  assert stopped == (130, "", went_on)
+  for words, options in (
+    ("holds an encoding that is not finished; go on with --resume", ["--size=1000", "--force"]),
+    ("got 1000 bytes, expected 900 bytes", ["--size=900", "--resume"]),
+  ):
+    status, _, error = in_process(capsys, *asked, *options)
+    assert status == 2 and words in error and error.count("\n") == 1
+  encoded(*asked[1:], "--size=1000", "--resume")
+  assert out.read_bytes() == (folder / "small.gjx").read_bytes() and [*tmp_path.iterdir()] == [out]
+  for words, output in (("holds no checkpoint", out), ("expected a file, which has a checkpoint", "-")):
+    status, _, error = in_process(capsys, "encode", folder / "small.png", output, "--resume", "--force")
+    assert status == 2 and words in error and error.count("\n") == 1
 
 
 def test_an_interruption_that_a_callback_swallows_comes_again():

@@ -1,6 +1,8 @@
 """Fits that are under way, on disk: .npz archives, written whole or not at all."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ ANOTHER_RECIPE = "a fit by another recipe: its arrays differ; give what it was b
 
 
 class Checkpoint(NamedTuple):
-  """Where a fit keeps what it needs to go on after an interruption, and how often it writes that.
+  """Where a fit or an encoding keeps what it needs to go on after an interruption, and how often it writes that.
 
   A checkpoint knows the image, N, the seed, the steps, which arrays the fit has, and `label`, and is refused for a
   fit in which any of these differs. It does not know the recipe's functions: to tell fits from each other that
@@ -27,6 +29,25 @@ class Checkpoint(NamedTuple):
   every_steps: int = 100  # at the first record after so many
   every_seconds: float = 60.0  # or so long, whichever is first
   label: str = ""
+  after_seconds: float = 0.0  # before which nothing is written: what is done sooner leaves no trace
+
+
+def writer(
+  checkpoint: Checkpoint, about: dict, begun_step: int
+) -> Callable[[int, Any, dict, bool], None]:  # (step, tree, notes, whether it is the last one)
+  """What calls `keep` when a checkpoint is due of a fit that goes on from `begun_step`; the last one always is."""
+  began = last_time = time.monotonic()
+  last_step = begun_step
+
+  def write(step: int, tree: Any, notes: dict, last: bool) -> None:
+    nonlocal last_step, last_time
+    now = time.monotonic()
+    due = last or step - last_step >= checkpoint.every_steps or now - last_time >= checkpoint.every_seconds
+    if due and now - began >= checkpoint.after_seconds:
+      keep(checkpoint.folder, step, tree, about, notes)
+      last_step, last_time = step, now
+
+  return write
 
 
 def keep(folder: str | os.PathLike, step: int, tree: Any, about: dict, notes: dict) -> None:
@@ -52,11 +73,59 @@ def kept(folder: str | os.PathLike) -> list[Path]:
 
 
 def discard(folder: str | os.PathLike) -> None:
-  """Removes the checkpoints in a folder, and the folder if nothing else is in it."""
-  for old in kept(folder):
+  """Removes the checkpoints in a folder, half written ones too, and the folder if nothing else is in it."""
+  for old in [*kept(folder), *Path(folder).glob(f"{files.TEMPORARY}*")]:
     old.unlink()
-  if Path(folder).is_dir() and not any(Path(folder).iterdir()):
-    Path(folder).rmdir()
+  _remove_empty(Path(folder))
+
+
+def _remove_empty(folder: Path) -> None:
+  if folder.is_dir() and not any(folder.iterdir()):
+    folder.rmdir()
+
+
+def parts(checkpoint: Checkpoint, work: str) -> Callable[[str], Checkpoint]:
+  """For a `work` of several fits: each one's checkpoint, by a name that is always its own, in a folder below.
+
+  Their labels say what the work is, a list with commas. Raises ValueError if the folder holds parts of another
+  work, naming what differs.
+  """
+  began, label = time.monotonic(), f"{work}, {checkpoint.label}" if checkpoint.label else work
+  for path in kept_parts(checkpoint.folder):
+    _check_part(path, label)
+
+  def part(name: str) -> Checkpoint:
+    left = max(0.0, checkpoint.after_seconds - (time.monotonic() - began))
+    return checkpoint._replace(folder=Path(checkpoint.folder) / name, label=label, after_seconds=left)
+
+  return part
+
+
+def _check_part(path: Path, label: str) -> None:
+  """Raises ValueError for a checkpoint with another label; a damaged one is left to whoever goes on from it."""
+  try:
+    about = files.read_npz(files.read_bytes(path))[0].get("about")
+  except ValueError:
+    return
+  theirs = set(str(about["label"] if isinstance(about, dict) and "label" in about else about).split(", "))
+  mine = set(label.split(", "))
+  if theirs != mine:
+    raise ValueError(
+      f"{path} is of another encoding: got {', '.join(sorted(theirs - mine)) or 'less'}, "
+      f"expected {', '.join(sorted(mine - theirs)) or 'less'}; give what it was begun with, or another folder"
+    )
+
+
+def kept_parts(folder: str | os.PathLike) -> list[Path]:
+  """The checkpoints of all parts of a work."""
+  return sorted(Path(folder).glob("*/step-*.npz"))
+
+
+def discard_parts(folder: str | os.PathLike) -> None:
+  """Removes the checkpoints of all parts of a work, and the folder if nothing else is in it."""
+  for part in Path(folder).glob("*/"):
+    discard(part)
+  _remove_empty(Path(folder))
 
 
 def resume(folder: str | os.PathLike, template: Any, about: dict) -> tuple[Any, dict] | None:

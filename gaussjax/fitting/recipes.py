@@ -97,9 +97,9 @@ def fit(
     else:
       about = _about(pixels, num_gaussians, seed, stop, checkpoint.label)
       begun = resumption.resumed(checkpoint, about, begun)
-      on = on._replace(save=resumption.saver(checkpoint, about, begun))
-      ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
-      resumption.keep(checkpoint, about, ended)
+      save = resumption.saver(checkpoint, about, begun)
+      ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on._replace(save=save))
+      save(ended, last=True)
     return result(recipe, ended, target, seconds)
 
 

@@ -1,7 +1,6 @@
 """How a fit is put into checkpoints, and goes on from them to the same bits."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,35 +10,29 @@ from gaussjax.fitting import checkpoints, loop
 from gaussjax.rendering import renderer
 
 
-def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> Callable[[loop.Run], None]:
-  """What writes a checkpoint when one is due."""
-  last_step, last_time = int(begun.state.step), time.monotonic()
+def saver(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> Callable[..., None]:
+  """What writes a checkpoint of a run as it is, when one is due or it is the `last`."""
+  write = checkpoints.writer(checkpoint, about, int(begun.state.step))
 
-  def save(run: loop.Run) -> None:
-    nonlocal last_step, last_time
-    step, now = int(run.state.step), time.monotonic()
-    if step - last_step >= checkpoint.every_steps or now - last_time >= checkpoint.every_seconds:
-      keep(checkpoint, about, run)
-      last_step, last_time = step, now
+  def save(run: loop.Run, *, last: bool = False) -> None:
+    write(int(run.state.step), _stored(run), {"record": run.record, "history": run.history}, last)
 
   return save
 
 
-def keep(checkpoint: checkpoints.Checkpoint, about: dict, run: loop.Run) -> None:
-  """Writes a checkpoint of the run as it is."""
-  notes = {"record": run.record, "history": run.history}
-  checkpoints.keep(checkpoint.folder, int(run.state.step), _stored(run), about, notes)
-
-
 def _stored(run: loop.Run) -> Any:
-  """The arrays of a run that a checkpoint holds.
+  """The arrays of a run that a checkpoint holds."""
+  return run.state._replace(neighbors=storable(run.state.neighbors)), run.best
 
-  Lists are among them since rounding depends on them, except those of an ordered blend, whose static size grows.
+
+def storable(neighbors: renderer.Neighbors) -> renderer.Neighbors:
+  """Neighbours as a checkpoint holds them.
+
+  With their lists, since rounding depends on them, except those of an ordered blend, whose static size grows.
   """
-  neighbors = run.state.neighbors
   if neighbors.lists is not None and neighbors.lists.max_blocks:
-    neighbors = dataclasses.replace(neighbors, lists=None)
-  return run.state._replace(neighbors=neighbors), run.best
+    return dataclasses.replace(neighbors, lists=None)
+  return neighbors
 
 
 def resumed(checkpoint: checkpoints.Checkpoint, about: dict, begun: loop.Run) -> loop.Run:

@@ -1,6 +1,7 @@
 """What every search for a file shares: what is asked of it, the time it may take, and a set's way into bytes."""
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussjax import arguments
-from gaussjax.fitting import optimizers, recipes
+from gaussjax.fitting import checkpoints, optimizers, recipes
 from gaussjax.gjx import container, contexts, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import metrics
@@ -88,6 +89,7 @@ class Work(NamedTuple):
   seed: int
   metadata: dict[str, bytes]
   progress_fn: Progress
+  part: Callable[[str], checkpoints.Checkpoint | None] = lambda name: None  # the checkpoint of a long part, by name
 
   @property
   def target(self) -> Array:
@@ -103,7 +105,11 @@ class Work(NamedTuple):
 def quantized(work: Work, fitted: Gaussians, steps: Steps) -> Gaussians:
   """The set on the grids of `steps`, by the quantizer of the effort."""
   effort, report = work.effort, functools.partial(work.progress_fn, "quantise")
-  return effort.quantizer(
+  checkpoint = work.part("-".join(["quantise", *map(str, (len(fitted.means), *steps))]))
+  quantizer: Callable[..., Gaussians] = effort.quantizer
+  if checkpoint is not None and "checkpoint" in inspect.signature(quantizer).parameters:
+    quantizer = functools.partial(quantizer, checkpoint=checkpoint)
+  return quantizer(
     fitted,
     work.target,
     steps,
@@ -112,6 +118,21 @@ def quantized(work: Work, fitted: Gaussians, steps: Steps) -> Gaussians:
     loss=effort.recipe.loss,
     progress_fn=report,
   )
+
+
+def parts(
+  checkpoint: checkpoints.Checkpoint | None, work: Work, image: NDArray | Gaussians, goal: Goal
+) -> Callable[[str], checkpoints.Checkpoint | None]:
+  """The `part` of a work. Raises ValueError for checkpoints of another image, goal, effort, layers or seed."""
+  if checkpoint is None:
+    return work.part
+  if goal.size is not None:
+    asked = f"{goal.size} bytes"
+  else:
+    asked = f"quality {goal.quality!r}" if goal.psnr is None else f"{goal.psnr!r} dB"
+  effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps"
+  of = f"image {quantization.digest(image)[:16]}, {asked}, {effort}, {work.layers} layers, seed {work.seed}"
+  return checkpoints.parts(checkpoint, of)
 
 
 def file(work: Work, gaussians: Gaussians, steps: Steps) -> bytes:

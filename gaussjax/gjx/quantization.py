@@ -6,16 +6,17 @@ the geometry.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gaussjax import geometry
-from gaussjax.fitting import loop, optimizers, recipes
+from gaussjax.fitting import checkpoints, loop, optimizers, recipes, resumption
 from gaussjax.gjx import contexts, grids, rate
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.quality import losses, metrics
@@ -115,7 +116,11 @@ Loss = Callable[[Array, Array], Array]  # (prediction, target) -> []
 
 
 class Quantizer(Protocol):
-  """How a fitted set comes onto the grids of a file. A file holds the nearest codes of what it returns."""
+  """How a fitted set comes onto the grids of a file. A file holds the nearest codes of what it returns.
+
+  One that also takes `checkpoint=None` is handed a Checkpoint by an encoding that has one, to go on from what it
+  finds there to the same set. Of others an encoding that goes on begins anew with what it was rounding.
+  """
 
   def __call__(
     self,
@@ -145,10 +150,12 @@ def incremental(
   seed: int = 0,
   loss: Loss = losses.l2,
   progress_fn: Callable[[int, int], None] = lambda done, total: None,
+  checkpoint: checkpoints.Checkpoint | None = None,
 ) -> Gaussians:
   """A Quantizer: onto the grids share after share, so that the rest can make good what that costs.
 
   `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says whose turn is when.
+  With `checkpoint` it goes on from the last share that it finds there. Raises ValueError for what is another's.
   """
   grid = grids.grid(steps)
   height, width, _ = target.shape
@@ -156,9 +163,11 @@ def incremental(
   rank = jax.random.permutation(jax.random.key(seed), count)
   state = fitter.init(fitted)
   nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
-  shares = _Shares(jnp.zeros(count, bool), jnp.zeros(count, bool))
-  for index, (geometry_share, color_share) in enumerate(STAGES):
-    larger = _Shares(rank < geometry_share * count, rank < color_share * count)
+  about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
+  state, done, keep = _resumed(checkpoint, about, state)
+  shares = _Shares(*[rank < share * count for share in ((0.0, 0.0), *STAGES)[done]])
+  for index, stage in enumerate(STAGES[done:], done):
+    larger = _Shares(*[rank < share * count for share in stage])
     params = _quantized(state.params, grid, shares, larger)
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)
@@ -169,7 +178,50 @@ def incremental(
     host = loop.Host(_measure, lambda: 0.0, neighbors=recipes.NEIGHBORS, progress_fn=report)
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
     state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
+    keep(index + 1, state)
   return _quantized(state.params, grid, shares, _Shares(everyone, everyone))
+
+
+def _about(fitted: Gaussians, target: Array, steps: Steps, stage_steps: int, seed: int) -> dict:
+  """What a checkpoint knows of the rounding that it is of."""
+  return {
+    "set": digest(fitted),
+    "target": digest(target),
+    "steps": [int(code) for code in steps],
+    "stage_steps": int(stage_steps),
+    "seed": int(seed),
+  }
+
+
+def digest(arrays: Any) -> str:
+  """By which the arrays of a tree are told from others."""
+  found = hashlib.sha256()
+  for leaf in map(np.asarray, jax.tree.leaves(arrays)):
+    found.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+  return found.hexdigest()
+
+
+def _resumed(
+  checkpoint: checkpoints.Checkpoint | None, describe: Callable[[], dict], begun: loop.State
+) -> tuple[loop.State, int, Callable[[int, loop.State], None]]:
+  """(the state to go on from, how many stages are done, what keeps the state after so many)."""
+  if checkpoint is None:
+    return begun, 0, lambda done, state: None
+  about = describe() | {"label": str(checkpoint.label)}
+  # The whole of it: moments are forgotten between stages, but their counters and a rate that was halved go on.
+  stored = lambda state: state._replace(neighbors=resumption.storable(state.neighbors))
+  found = checkpoints.resume(checkpoint.folder, stored(begun), about)
+  state, done = begun, 0
+  if found is not None:
+    state, notes = found
+    done = notes["stages"]
+  stage_steps = about["stage_steps"]
+  write = checkpoints.writer(checkpoint, about, done * stage_steps)
+
+  def keep(done: int, state: loop.State) -> None:
+    write(done * stage_steps, stored(state), {"stages": done}, done == len(STAGES))
+
+  return state, done, keep
 
 
 class _Shares(NamedTuple):

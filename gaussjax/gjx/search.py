@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import arguments, geometry, image_io
-from gaussjax.fitting import density, recipes
+from gaussjax.fitting import checkpoints, density, recipes
 from gaussjax.gjx import container, encoding, packing, quantization, sets
 from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
@@ -45,6 +45,7 @@ def encode(
   layers: int = 1,
   seed: int = 0,
   metadata: dict[str, bytes] | None = None,
+  checkpoint: checkpoints.Checkpoint | None = None,
   progress_fn: Progress = lambda stage, done, total: None,
 ) -> bytes:
   """An image `[H, W, C]` (as for `fit`), or a fitted set, as the bytes of a `.gjx` file.
@@ -58,8 +59,11 @@ def encode(
   Of a set all Gaussians that a pixel sees are kept, and the goals are about its own picture: `target_psnr` is how
   near the file comes to it, and so is `quality`, 40 dB at 50 and more for a set that is dense.
 
+  With `checkpoint` the encoding goes on from what it finds in that folder, to the same bytes as without the
+  interruption. What it leaves there is for the caller to remove when the bytes are safe.
+
   Raises ValueError for arguments that make no sense, a set that the format does not hold (log-weights, a blend that
-  has no code in files), a goal out of reach; FitError.
+  has no code in files), a goal out of reach, the checkpoint of another encoding; FitError.
   """
   layers = arguments.whole("layers", layers, least=1, most=container.MAX_LAYERS)
   seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
@@ -72,6 +76,7 @@ def encode(
   if goal.psnr is not None:
     encoding.check_reachable(goal.psnr, pixels)
   work = Work(pixels, chosen, layers, seed, kept, progress_fn)
+  work = work._replace(part=encoding.parts(checkpoint, work, pixels if given is None else given, goal))
   if given is not None:
     return sets.encode(work, given, goal)
   if goal.size is not None:
@@ -281,7 +286,13 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   stop = Stop(max_steps=total)
   fitted = recipes.fit(
-    work.image, num_gaussians=num_gaussians, seed=work.seed, preset=recipe, stop=stop, progress_fn=report
+    work.image,
+    num_gaussians=num_gaussians,
+    seed=work.seed,
+    preset=recipe,
+    stop=stop,
+    checkpoint=work.part(f"{stage}-{num_gaussians}"),
+    progress_fn=report,
   ).gaussians
   packing.check_weights(fitted)
   return packing.on_thousandths(fitted._replace(shape=geometry.to_euler(fitted.shape), log_weights=None))
