@@ -390,8 +390,11 @@ def _progress() -> Callable[[str, int, int], None]:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-  names = ("quality", "bpp", "size", "target_psnr", "effort", "layers", "seed")
-  return {name: getattr(arguments, name) for name in names}
+  from gaussjax.gjx import encoding
+
+  names = ("quality", "bpp", "size", "target_psnr", "layers")
+  effort = encoding.EFFORTS[arguments.effort]._replace(seed=arguments.seed)
+  return {"effort": effort} | {name: getattr(arguments, name) for name in names}
 
 
 def _asked(arguments: argparse.Namespace, height: int, width: int) -> str:

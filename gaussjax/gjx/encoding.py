@@ -38,6 +38,7 @@ class Effort(NamedTuple):
   stage_steps: int  # of each stage of quantisation
   recipe: recipes.Recipe = RECIPE
   quantizer: quantization.Quantizer = quantization.incremental
+  seed: int = 0  # of what is drawn by lot, 0 to 2^32 - 1
 
 
 EFFORTS = tuple(
@@ -86,7 +87,6 @@ class Work(NamedTuple):
   image: NDArray  # [H, W, C] float32, what is to be drawn
   effort: Effort
   layers: int
-  seed: int
   metadata: dict[str, bytes]
   progress_fn: Progress
   part: Callable[[str], checkpoints.Checkpoint | None] = lambda name: None  # the checkpoint of a long part, by name
@@ -114,7 +114,7 @@ def quantized(work: Work, fitted: Gaussians, steps: Steps) -> Gaussians:
     work.target,
     steps,
     stage_steps=effort.stage_steps,
-    seed=work.seed,
+    seed=work.effort.seed,
     loss=effort.recipe.loss,
     progress_fn=report,
   )
@@ -123,15 +123,15 @@ def quantized(work: Work, fitted: Gaussians, steps: Steps) -> Gaussians:
 def parts(
   checkpoint: checkpoints.Checkpoint | None, work: Work, image: NDArray | Gaussians, goal: Goal
 ) -> Callable[[str], checkpoints.Checkpoint | None]:
-  """The `part` of a work. Raises ValueError for checkpoints of another image, goal, effort, layers or seed."""
+  """The `part` of a work. Raises ValueError for checkpoints of another image, goal, effort or layers."""
   if checkpoint is None:
     return work.part
   if goal.size is not None:
     asked = f"{goal.size} bytes"
   else:
     asked = f"quality {goal.quality!r}" if goal.psnr is None else f"{goal.psnr!r} dB"
-  effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps"
-  of = f"image {quantization.digest(image)[:16]}, {asked}, {effort}, {work.layers} layers, seed {work.seed}"
+  effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps, seed {work.effort.seed}"
+  of = f"image {quantization.digest(image)[:16]}, {asked}, {effort}, {work.layers} layers"
   return checkpoints.parts(checkpoint, of)
 
 
@@ -214,6 +214,7 @@ def effort_of(effort: int | Effort) -> Effort:
     return EFFORTS[arguments.whole("effort", effort, least=0, most=len(EFFORTS) - 1)]
   arguments.whole("effort.steps", effort.steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.stage_steps", effort.stage_steps, least=1, most=arguments.MAX_STEPS)
+  arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED)
   recipes.of(effort.recipe)
   if effort.recipe.weighted:
     raise ValueError("got a recipe with weighted=True, expected weighted=False: the format holds no log-weights")

@@ -43,7 +43,6 @@ def encode(
   target_psnr: float | None = None,
   effort: int | Effort = DEFAULT_EFFORT,
   layers: int = 1,
-  seed: int = 0,
   metadata: dict[str, bytes] | None = None,
   checkpoint: checkpoints.Checkpoint | None = None,
   progress_fn: Progress = lambda stage, done, total: None,
@@ -66,7 +65,6 @@ def encode(
   has no code in files), a goal out of reach, the checkpoint of another encoding; FitError.
   """
   layers = arguments.whole("layers", layers, least=1, most=container.MAX_LAYERS)
-  seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
   chosen, kept = encoding.effort_of(effort), dict(metadata or {})
   container.check_metadata(kept)
   given = packing.holdable(image) if isinstance(image, Gaussians) else None
@@ -75,7 +73,7 @@ def encode(
   goal = encoding.goal(count, quality=quality, bpp=bpp, size=size, target_psnr=target_psnr)
   if goal.psnr is not None:
     encoding.check_reachable(goal.psnr, pixels)
-  work = Work(pixels, chosen, layers, seed, kept, progress_fn)
+  work = Work(pixels, chosen, layers, kept, progress_fn)
   work = work._replace(part=encoding.parts(checkpoint, work, pixels if given is None else given, goal))
   if given is not None:
     return sets.encode(work, given, goal)
@@ -234,13 +232,12 @@ class Stages(NamedTuple):
   steps: Steps
 
 
-def stages(image: ArrayLike, num_gaussians: int, *, effort: int | Effort = DEFAULT_EFFORT, seed: int = 0) -> Stages:
+def stages(image: ArrayLike, num_gaussians: int, *, effort: int | Effort = DEFAULT_EFFORT) -> Stages:
   """The stages of a file of `num_gaussians`, on the steps that `quality` would choose."""
   work = Work(
     image_io.as_image(image).astype(np.float32, copy=False),
     encoding.effort_of(effort),
     1,
-    seed,
     {},
     lambda stage, done, total: None,
   )
@@ -288,7 +285,7 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   fitted = recipes.fit(
     work.image,
     num_gaussians=num_gaussians,
-    seed=work.seed,
+    seed=work.effort.seed,
     preset=recipe,
     stop=stop,
     checkpoint=work.part(f"{stage}-{num_gaussians}"),
