@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from experiments import rowfile
-from gaussjax import engines, errors, files
+from gaussjax import engines, errors
 
 PHOTOGRAPH = Path(__file__).parent / "data" / "kodim23.png"
 
@@ -173,6 +173,8 @@ def measure_by_workers(
   failures = path.with_name(f"{path.stem}-failures.json")
   failures.unlink(missing_ok=True)
   if failed:
+    from gaussjax import files  # which imports numpy: --help does not
+
     files.write_whole(failures, (json.dumps(failed, indent=1) + "\n").encode())
     raise ValueError(
       f"{len(failed)} of {len(tasks)} rows failed, see {failures}; the same command tries them again"

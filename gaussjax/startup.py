@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,17 @@ def versions() -> dict[str, str]:
     except metadata.PackageNotFoundError:  # run from a folder of its source
       found[name] = "not installed"
   return found | {"python": platform.python_version()}
+
+
+def interface_of_xla() -> tuple[int, int]:
+  """The version of the interface for foreign functions of the jaxlib that is here, from the header in it."""
+  import jax
+
+  header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+  major, minor = (re.search(rf"define XLA_FFI_API_{name} (\d+)", header) for name in ("MAJOR", "MINOR"))
+  if major is None or minor is None:
+    raise ValueError("the header of XLA's interface has no version")
+  return int(major[1]), int(minor[1])
 
 
 def cache_folder() -> Path | None:

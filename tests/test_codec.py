@@ -209,13 +209,13 @@ def test_goals_that_make_no_sense_are_refused():
     ({"effort": encoding.Effort(9, 8, encoding.RECIPE._replace(weighted=True))}, "weighted=False"),
     ({"effort": encoding.Effort(9, 8, OWN_BLEND)}, "no code in files"),
     ({"layers": 5}, "layers"),
-    ({"seed": -1}, "seed"),
+    ({"effort": encoding.Effort(9, 8, seed=-1)}, "effort.seed"),
   ):
     with pytest.raises(ValueError, match=words):
       search.encode(image, **options)
   for shape, words in (
     ((8, 8, 33), "33 channels"),
-    ((6000, 6000), "36,000,000 pixels"),
+    ((12000, 12000), "144,000,000 pixels"),
     ((16, 16, 32), "at least 416"),
   ):
     with pytest.raises(ValueError, match=words):

@@ -142,8 +142,10 @@ def test_each_core_is_a_workers(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups here")
 def test_an_interruption_ends_the_workers(tmp_path):
   code = f"""
+import signal
 import test_engines
 from gaussjax import engines
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
 try:
   list(engines.run(test_engines.sleeping, [({str(tmp_path)!r}, name) for name in "ab"], workers=2))
 except KeyboardInterrupt:

@@ -16,7 +16,7 @@ import pytest
 from scenes import LINEAR_BLENDS, densely, scene
 
 import gaussjax
-from gaussjax import geometry
+from gaussjax import geometry, startup
 from gaussjax.fitting import density, loop, recipes
 from gaussjax.rendering import bands, blends, kernel, renderer, scanlines
 
@@ -179,7 +179,7 @@ def test_band_by_band_is_the_whole(monkeypatch):
 def test_code_for_a_later_interface_is_left_alone(monkeypatch):
   """XLA would have no devices at all."""
   native = sys.modules["gaussjax.rendering._scanlines"]
-  assert scanlines._interface_of_xla() >= (native.API_MAJOR, native.API_MINOR)
+  assert startup.interface_of_xla() >= (native.API_MAJOR, native.API_MINOR)
   monkeypatch.setattr(native, "API_MINOR", 10_000)
   assert scanlines._native.__wrapped__() is None
 

@@ -7,8 +7,6 @@ not, or does not serve (`serves`), the renderers of JAX draw.
 
 import functools
 import importlib
-import re
-from pathlib import Path
 from types import ModuleType
 
 import jax
@@ -16,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 
+from gaussjax import startup
 from gaussjax.geometry import Geometry
 from gaussjax.rendering import kernel
 from gaussjax.rendering.sharding import varying_like
@@ -31,22 +30,13 @@ def _native() -> ModuleType | None:
     native = importlib.import_module("gaussjax.rendering._scanlines")
     # Of a later one XLA says so only when it starts its devices, and then has none.
     built_for = native.API_MAJOR, native.API_MINOR
-    if built_for > _interface_of_xla():
+    if built_for > startup.interface_of_xla():
       return None
     for name in ("splat", "splat_gradient", "removal"):
       jax.ffi.register_ffi_target(f"gaussjax_{name}", getattr(native, name), platform="cpu")
   except Exception:  # of whatever kind, it costs only speed
     return None
   return native
-
-
-def _interface_of_xla() -> tuple[int, int]:
-  """The version of the interface for foreign functions of the jaxlib that is here, from the header in it."""
-  header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
-  major, minor = (re.search(rf"define XLA_FFI_API_{name} (\d+)", header) for name in ("MAJOR", "MINOR"))
-  if major is None or minor is None:
-    raise ValueError("the header of XLA's interface has no version")
-  return int(major[1]), int(minor[1])
 
 
 def available() -> bool:
