@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scenes import LINEAR_BLENDS, densely, picture, scene, seen_by_policies
+from scenes import LINEAR_BLENDS, controlled, densely, draw_densely, picture, removal_cost, scene
 
 import gaussjax
 from gaussjax import geometry
@@ -14,36 +14,41 @@ from gaussjax.contrib import colors, initializers, optimizers, passes, policies,
 from gaussjax.fitting import density, loop, recipes
 from gaussjax.rendering import blends, dense, kernel, splat, tiles
 
+SPLIT = functools.partial(policies.split, share=0.1)
+
 
 def test_split_divides_the_busiest_in_the_places_of_the_least_costly():
   gaussians = scene(40, log_scale=(1.5, 0.2))
   target = jnp.asarray(np.random.default_rng(5).uniform(size=(24, 31, 3)), jnp.float32)
-  seen = seen_by_policies(gaussians, target)
-  cost = np.asarray(
-    density.removal_cost(gaussians, seen.rasterizer, blends.picture(seen.gaussians, seen.rasterizer), target)
-  )
+  cost = np.asarray(removal_cost(densely, gaussians, target))
   least = set(np.argsort(cost)[:4])
   busiest = [i for i in range(39, -1, -1) if i not in least and np.isfinite(cost[i])][:4]
-  divided, fresh = policies.split(jax.random.key(0), seen, share=0.1)
+  divided, fresh = jax.tree.map(np.asarray, controlled(SPLIT, gaussians, target))
   assert set(np.flatnonzero(fresh)) == least | set(busiest)
-  scales = np.asarray(geometry.to_euler(divided.shape).log_scales).sum(1)
-  before = np.asarray(geometry.to_euler(gaussians.shape).log_scales).sum(1)
+  to_euler = jax.jit(geometry.to_euler)
+  scales = np.asarray(to_euler(divided.shape).log_scales).sum(1)
+  before = np.asarray(to_euler(gaussians.shape).log_scales).sum(1)
   for parent in busiest:
-    assert any(np.array_equal(divided.colors[child], gaussians.colors[parent]) for child in least)
+    assert any(np.array_equal(divided.colors[child], np.asarray(gaussians.colors)[parent]) for child in least)
     large = before[parent] > np.median(before)
     np.testing.assert_allclose(before[parent] - scales[parent], 2 * np.log(1.6) if large else 0, atol=1e-4)
 
 
 def test_merge_makes_one_of_two_that_are_alike_and_changes_the_picture_little():
   gaussians = scene(20, log_scale=(1.2, 0.1))
-  twin = lambda leaf: leaf.at[7].set(leaf[3])
+
+  def twin(leaf):
+    leaf = np.array(leaf)
+    leaf[7] = leaf[3]
+    return leaf
+
   doubled = jax.tree.map(twin, gaussians._replace(canvas=None))._replace(canvas=gaussians.canvas)
-  doubled = doubled._replace(means=doubled.means.at[7, 0].add(0.3), log_weights=jnp.zeros(20))
-  target = blends.picture(doubled, densely(doubled))
-  merged, changed = policies.merge(jax.random.key(0), seen_by_policies(doubled, target))
+  doubled.means[7, 0] += 0.3
+  doubled = doubled._replace(log_weights=np.zeros(20, np.float32))
+  merged, changed = controlled(policies.merge, doubled, draw_densely(doubled))
   assert set(np.flatnonzero(changed)) == {3, 7}
   assert list(np.flatnonzero(~geometry.visible(merged))) == [7] and len(geometry.live(merged).means) == 19
-  np.testing.assert_allclose(merged.means[3], doubled.means[3] + jnp.array([0.15, 0]), atol=1e-4)
+  np.testing.assert_allclose(merged.means[3], doubled.means[3] + [0.15, 0], atol=1e-4)
   np.testing.assert_allclose(merged.log_weights[3], np.log(2), atol=0.01)
 
 
@@ -84,14 +89,19 @@ def test_what_a_fit_that_prunes_refuses():
     fit(preset=recipes.Recipe(blend=blends.accumulated_sum, policy=None))
 
 
+BOTH = functools.partial(policies.sequence, policies=(policies.merge, density.relocate))
+
+
 def test_policies_follow_one_another():
   gaussians = scene(40)
-  seen = seen_by_policies(gaussians, jnp.zeros((24, 31, 3)))
-  both = functools.partial(policies.sequence, policies=(policies.merge, density.relocate))
-  changed, fresh = both(jax.random.key(0), seen)
+  changed, fresh = controlled(BOTH, gaussians, np.zeros((24, 31, 3), np.float32))
   assert fresh.sum() >= 4 and changed.means.shape == gaussians.means.shape
+
+
+def test_a_policy_that_splits_wants_second_moments():
+  by_nothing = lambda key, scene: policies.split(key, scene._replace(opt_state=()))
   with pytest.raises(ValueError, match="expected adam or adan"):
-    policies.split(jax.random.key(0), seen._replace(opt_state=()))
+    controlled(by_nothing, scene(40), np.zeros((24, 31, 3), np.float32))
 
 
 def test_superpixels_take_the_place_shape_and_colour_of_what_they_cover():
@@ -166,19 +176,20 @@ def test_adan_is_the_papers():
 
 def test_the_jvp_is_jaxs_and_the_adjoint_of_the_gradient():
   gaussians, rng, tau = scene(30, 37, 53), np.random.default_rng(0), kernel.tail(3.5)
-  placed = geometry.geometry(gaussians)
+  placed = jax.jit(geometry.geometry)(gaussians)
   lists = tiles.allocate(placed, tiles.empty(placed, 37, 53), cutoff=3.5)
   placed_dot = geometry.Geometry(*[jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in placed])
   values, values_dot = (jnp.asarray(rng.normal(size=(30, 2)), jnp.float32) for _ in range(2))
   image = jnp.asarray(rng.normal(size=(37, 53, 2)), jnp.float32)
-  found = splat_jvp.splat_jvp(placed, values, placed_dot, values_dot, lists, tau)
-  densely = lambda placed, values: dense.dense(placed, 37, 53, tau=tau).splat(values)
-  _, expected = jax.jvp(densely, (placed, values), (placed_dot, values_dot))
+  found = jax.jit(splat_jvp.splat_jvp, static_argnums=5)(placed, values, placed_dot, values_dot, lists, tau)
+  by_dense = lambda placed, values: dense.dense(placed, 37, 53, tau=tau).splat(values)
+  push = jax.jit(lambda at, along: jax.jvp(by_dense, at, along)[1])
+  expected = push((placed, values), (placed_dot, values_dot))
   np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-  _, pull = jax.vjp(lambda p, v: splat.splat(p, v, lists, tau), placed, values)
-  pulled = pull(image)
-  inner = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(pulled), [*placed_dot, values_dot], strict=True))
-  np.testing.assert_allclose(inner, jnp.vdot(found, image), rtol=1e-3)
+  pull = jax.jit(lambda *at: jax.vjp(lambda p, v: splat.splat(p, v, lists, tau), *at)[1](image))
+  pulled = jax.tree.leaves(pull(placed, values))
+  inner = sum(np.vdot(a, b) for a, b in zip(pulled, [*placed_dot, values_dot], strict=True))
+  np.testing.assert_allclose(inner, np.vdot(found, image), rtol=1e-3)
 
 
 def test_colours_solved_for_at_the_start_and_the_end_lower_the_error():
@@ -200,11 +211,9 @@ def test_colours_solved_for_at_the_start_and_the_end_lower_the_error():
 @pytest.mark.parametrize("blend", LINEAR_BLENDS)
 def test_a_picture_of_the_same_shapes_is_met(blend):
   gaussians = scene(8, log_scale=(1.5, 0.3), blend=blend)
-  placed = densely(gaussians)
-  draw = lambda colors: blend(placed, colors, gaussians.canvas.background)
-  target = draw(jnp.asarray(np.random.default_rng(3).uniform(size=(8, 3)), jnp.float32))
-  error = lambda g: float(jnp.mean(jnp.square(draw(g.colors) - target)))
-  solve = jax.jit(lambda g, n: colors.solve_colors(g, placed, target, iterations=n), static_argnums=1)
+  target = draw_densely(gaussians._replace(colors=np.random.default_rng(3).uniform(size=(8, 3)).astype(np.float32)))
+  error = lambda g: np.mean((np.asarray(draw_densely(g)) - target) ** 2)
+  solve = jax.jit(lambda g, n: colors.solve_colors(g, densely(g), target, iterations=n))
   errors = [error(gaussians)] + [error(solve(gaussians, n)) for n in (2, 8, 40)]
   assert errors[3] < 1e-5 * errors[0]
   assert errors == sorted(errors, reverse=True)
@@ -213,4 +222,4 @@ def test_a_picture_of_the_same_shapes_is_met(blend):
 def test_an_ordered_blend_is_refused():
   gaussians = scene(3, blend=blends.alpha_composite)
   with pytest.raises(ValueError, match="expected one that is linear"):
-    colors.solve_colors(gaussians, densely(gaussians), jnp.zeros((24, 31, 3)))
+    jax.eval_shape(lambda g: colors.solve_colors(g, densely(g), np.zeros((24, 31, 3))), gaussians)

@@ -294,7 +294,7 @@ def test_a_fit_ends_when_it_has_converged_or_is_asked_to():
 
 def test_a_fit_goes_on_from_its_checkpoint_to_the_same_result(over_lists, tmp_path):
   """Tiled, with density control, interrupted between two checkpoints, and the newest one damaged."""
-  image, steps = picture(96, 96, seed=2), 60
+  image, steps = picture(40, 48, seed=2), 60
   fit = lambda **more: gaussjax.fit(image, num_gaussians=60, **{"stop": gaussjax.Stop(max_steps=steps)} | more)
   whole = fit()
   assert whole.state.neighbors.lists is not None

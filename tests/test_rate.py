@@ -11,6 +11,7 @@ from gaussjax.gjx.grids import Steps
 from gaussjax.rendering.blends import weighted_average
 from gaussjax.types import Canvas, Euler, Gaussians
 
+ESTIMATE = jax.jit(rate.estimate)
 STEPS = Steps(position=120, log_scale=100, turn=170, color=108)
 
 
@@ -35,7 +36,7 @@ def coded_bits(gaussians):
 @pytest.mark.parametrize("noise", [0.3, 0.6, 1.2])
 def test_it_counts_what_the_coder_writes(noise):
   gaussians = smooth_set(800, noise)
-  assert float(rate.estimate(gaussians, grids.grid(STEPS))) == pytest.approx(coded_bits(gaussians), rel=0.07)
+  assert float(ESTIMATE(gaussians, grids.grid(STEPS))) == pytest.approx(coded_bits(gaussians), rel=0.07)
 
 
 def test_descending_along_it_makes_files_smaller():
@@ -53,7 +54,7 @@ def test_descending_along_it_makes_files_smaller():
 
 def test_neighbours_are_those_of_the_coder():
   gaussians, grid = smooth_set(300, 0.5), grids.grid(STEPS)
-  near, weights, order = rate._neighbors(gaussians, grid)
+  near, weights, order = map(np.asarray, jax.jit(rate._neighbors)(gaussians, grid))
   margin = grids.margins(geometry.canvas_of(gaussians))
   cells = np.floor((np.asarray(gaussians.means) + margin) / (grid.position * 2**grids.SPLIT)).astype(int)
   theirs, their_weights = contexts.neighbors(cells[order], [])
