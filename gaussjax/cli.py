@@ -681,7 +681,8 @@ def _by_engine(jobs: list[_Job], arguments: argparse.Namespace) -> _Ends:
   known = {index: result for index, job in enumerate(jobs) if (result := _result(job, arguments)) is not None}
   yield from known.items()
   due = [index for index in range(len(jobs)) if index not in known]
-  options = _options(arguments) | {name: getattr(arguments, name) for name in ("metadata", "verbose", "force")}
+  names = ("quality", "bpp", "size", "target_psnr", "layers", "effort", "seed", "metadata", "verbose", "force")
+  options = {name: getattr(arguments, name) for name in names}
   absolute = os.path.abspath  # other processes may have another folder
   tasks = [(absolute(jobs[index].source), absolute(jobs[index].target), options) for index in due]
   report, engine = _progress(), arguments.engine or "local"
