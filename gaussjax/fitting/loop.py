@@ -184,6 +184,7 @@ def run(
     raise ValueError("got Stop(max_steps=None), expected a number of steps")
   max_steps, first = stop.max_steps, int(begun.state.step)
   total = total or max_steps
+  begun = begun._replace(state=jax.tree.map(_placed, begun.state))
   before = begun.history[-1]["seconds"] if begun.history else 0.0
   now, rollbacks = begun, 0
   if begun.history:
@@ -215,6 +216,14 @@ def run(
       if host.save is not None:
         host.save(now)
   return now
+
+
+def _placed(leaf: Any) -> Any:
+  """An array bound to the device that it is on, as all that a step returns is when the target is bound to one.
+
+  JAX compiles a program for each mixture of arrays that are and are not: twice as many.
+  """
+  return leaf if not isinstance(leaf, jax.Array) or leaf.committed else jax.device_put(leaf, leaf.sharding)
 
 
 def _measured(now: Run, target: Any, host: Host, timing: Record) -> Run:
