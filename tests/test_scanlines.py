@@ -87,6 +87,25 @@ def test_the_picture_and_its_gradient(name):
 
 
 @pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize(("channels", "first"), [(1, 0), (3, 33), (6, 0)])
+def test_the_mean_square_error_in_one_walk(channels, first):
+  """The gradient by the background too; rows before the first count as alike."""
+  gaussians = scene(60, 70, 53, channels=channels)
+  target = jnp.asarray(np.random.default_rng(0).uniform(size=(70, 53, channels)), jnp.float32)
+  of = lambda rasterizer_of: jax.jit(
+    jax.value_and_grad(lambda g: 3 * blends.mean_square(g, rasterizer_of(g), target, first))
+  )
+  (found, gradient), (expected, true) = of(by_scanlines)(gaussians), of(densely)(gaussians)
+  squares = np.square(oracle.render(gaussians) - target)[first:].sum() / target.size
+  np.testing.assert_allclose([found, expected], 3 * squares, rtol=1e-5)
+  assert np.abs(true.canvas.background).min() > 0
+  for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(true), strict=True):
+    np.testing.assert_allclose(a, b, atol=3e-5 * np.abs(b).max())
+  broken = gaussians._replace(means=gaussians.means.at[3].set(jnp.nan))
+  assert np.isnan(of(by_scanlines)(broken)[0])
+
+
+@pytest.mark.usefixtures("lanes")
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_what_removal_costs(channels):
   gaussians = scene(50, 37, 53, channels=channels)

@@ -230,8 +230,10 @@ def distortion(
   loss: Callable[[Array, Array], Array], params: Gaussians, neighbors: renderer.Neighbors, target: Array
 ) -> Array:
   """The `loss` [] of a set's picture; of a large one band by band, where the loss goes by pixels."""
+  if loss is losses.l2:
+    return bands.mean(blends.mean_square, params, neighbors, target)
   if loss in losses.PIXELWISE:
-    return bands.mean(loss, params, neighbors, target)
+    return bands.mean(bands.of_pixels(loss), params, neighbors, target)
   return loss(blends.picture(params, renderer.rasterizer(params, neighbors)), target)
 
 

@@ -104,7 +104,7 @@ def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
 
 @jax.jit
 def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
-  return bands.mean(metrics.mse, gaussians, neighbors, jnp.clip(target, 0, 1))
+  return bands.mean(bands.of_pixels(metrics.mse), gaussians, neighbors, jnp.clip(target, 0, 1))
 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:

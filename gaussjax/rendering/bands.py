@@ -20,8 +20,9 @@ from gaussjax.types import Array, Gaussians
 BAND_PIXELS = 2**20  # or more: for each band all Gaussians are looked through
 MOST_BANDS = 16
 
-# (prediction, target), both [rows, W, C] -> [], a mean of what each pixel gives by itself, 0 where both are alike
-Mean = Callable[[Array, Array], Array]
+# (set, the band's sums, the image's band [rows, W, C], its first row that counts []) -> [], a mean over the band of
+# what each pixel gives by itself
+Mean = Callable[[Gaussians, kernel.Rasterizer, Array, Array], Array]
 # (the band's sums, the image's band [rows, W, C], which of its rows [rows] are in no band before) -> arrays
 Visit = Callable[[kernel.Rasterizer, Array, Array], Any]
 
@@ -41,48 +42,62 @@ def each(visit: Visit, gaussians: Gaussians, neighbors: Neighbors, image: Array)
   if split(neighbors)[0] == 1:
     alone = visit(renderer.rasterizer(gaussians, neighbors), image, jnp.ones(neighbors.height, bool))
     return jax.tree.map(lambda leaf: leaf[None], alone)
-  one = lambda band: visit(*_band(gaussians, neighbors, image, band))
+
+  def one(band: Array) -> Any:
+    on, seen, first = _band(gaussians, neighbors, image, band)
+    return visit(on, seen, jnp.arange(len(seen)) >= first)
+
   return jax.lax.map(one, jnp.arange(split(neighbors)[0], dtype=jnp.int32))
 
 
-def mean(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Array:
-  """`of_pixels(picture, image)` at the neighbours' size, without more than a band in memory, its gradient included.
+@functools.cache  # the same function again
+def of_pixels(loss: Callable[[Array, Array], Array]) -> Mean:
+  """The mean `loss(prediction, target)`, which is 0 where both are alike."""
+
+  def of_band(gaussians: Gaussians, on: kernel.Rasterizer, seen: Array, first: Array) -> Array:
+    counts = jnp.arange(len(seen)) >= first
+    return loss(jnp.where(counts[:, None, None], blends.picture(gaussians, on), seen), seen)
+
+  return of_band
+
+
+def mean(of_band: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Array:
+  """What `of_band` says of the whole picture, without more than a band in memory, its gradient included.
 
   The gradient is by the set; the image is taken as given.
   """
   if split(neighbors)[0] == 1:
-    return of_pixels(blends.picture(gaussians, renderer.rasterizer(gaussians, neighbors)), image)
-  return _mean(of_pixels, gaussians, neighbors, image)
+    return of_band(gaussians, renderer.rasterizer(gaussians, neighbors), image, jnp.int32(0))
+  return _mean(of_band, gaussians, neighbors, image)
 
 
 def _band(
   gaussians: Gaussians, neighbors: Neighbors, image: Array, band: Array
 ) -> tuple[kernel.Rasterizer, Array, Array]:
-  """What a `visit` is given."""
+  """(the band's sums, the image's band, its first row that is in no band before)."""
   canvas, (_, rows) = geometry.canvas_of(gaussians), split(neighbors)
   top = jnp.minimum(band * rows, neighbors.height - rows)  # the last band begins within the one before it
   seen = jax.lax.dynamic_slice_in_dim(image, top, rows)
   placed = geometry.geometry(gaussians, None)
   placed = placed._replace(means=placed.means - jnp.stack([jnp.zeros_like(top), top]).astype(placed.means.dtype))
   on = scanlines.scanlines(placed, rows, neighbors.width, tau=kernel.tail(canvas.cutoff))
-  return on, seen, top + jnp.arange(rows) >= band * rows
+  return on, seen, band * rows - top
 
 
-def _share(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array, band: Array) -> Array:
+def _share(of_band: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array, band: Array) -> Array:
   """A band's share of the mean."""
-  on, seen, new = _band(gaussians, neighbors, image, band)
-  drawn = jnp.where(new[:, None, None], blends.picture(gaussians, on), seen)
-  return of_pixels(drawn, seen) * (len(new) / neighbors.height)
+  on, seen, first = _band(gaussians, neighbors, image, band)
+  return of_band(gaussians, on, seen, first) * (len(seen) / neighbors.height)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _mean(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Array:
-  return _sum(functools.partial(_share, of_pixels), gaussians, neighbors, image)
+def _mean(of_band: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Array:
+  return _sum(functools.partial(_share, of_band), gaussians, neighbors, image)
 
 
-def _mean_forward(of_pixels: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array):
+def _mean_forward(of_band: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array):
   """The gradient is made along with the value: each band is drawn once."""
-  return _sum(jax.value_and_grad(functools.partial(_share, of_pixels)), gaussians, neighbors, image)
+  return _sum(jax.value_and_grad(functools.partial(_share, of_band)), gaussians, neighbors, image)
 
 
 def _sum(share: Callable, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Any:
@@ -111,7 +126,7 @@ def _sum(share: Callable, gaussians: Gaussians, neighbors: Neighbors, image: Arr
   return jax.shard_map(of_device, mesh=mesh, in_specs=inputs, out_specs=every)(gaussians, neighbors, image, bands)
 
 
-def _mean_backward(of_pixels: Mean, gradient: Gaussians, cotangent: Array):
+def _mean_backward(of_band: Mean, gradient: Gaussians, cotangent: Array):
   return jax.tree.map(lambda leaf: cotangent * leaf, gradient), None, None
 
 

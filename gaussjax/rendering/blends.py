@@ -40,9 +40,13 @@ def _weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) 
 
   So a pixel that nothing reaches has the background's colour and a finite gradient.
   """
-  values = jnp.exp(rasterizer.log_weights)[:, None] * jnp.pad(colors, ((0, 0), (0, 1)), constant_values=1)
-  sums = rasterizer.splat(values)
+  sums = rasterizer.splat(_averaged(rasterizer, colors))
   return (sums[..., :-1] + rasterizer.tail * background) / (sums[..., -1:] + rasterizer.tail)
+
+
+def _averaged(rasterizer: Rasterizer, colors: Array) -> Array:
+  """What is summed for an average, `[N, C + 1]`: colours and ones, times each Gaussian's own weight."""
+  return jnp.exp(rasterizer.log_weights)[:, None] * jnp.pad(colors, ((0, 0), (0, 1)), constant_values=1)
 
 
 def _accumulated_sum(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
@@ -79,6 +83,15 @@ def picture(gaussians: Gaussians, on: Rasterizer) -> Array:
   """`[H, W, C]`, the set's own blend of its colours over its background."""
   canvas = canvas_of(gaussians)
   return canvas.blend(on, gaussians.colors, canvas.background)
+
+
+def mean_square(gaussians: Gaussians, on: Rasterizer, target: Array, first: Array | int = 0) -> Array:
+  """The mean of (picture - target)^2 over all of `target` `[H, W, C]`; rows before `first` count as alike."""
+  canvas = canvas_of(gaussians)
+  if canvas.blend is weighted_average and on.squares is not None:
+    return on.squares(_averaged(on, gaussians.colors), canvas.background, target, jnp.int32(first)) / target.size
+  counts = jnp.arange(len(target)) >= first
+  return jnp.mean(jnp.where(counts[:, None, None], jnp.square(picture(gaussians, on) - target), 0))
 
 
 def coverage(rasterizer: Rasterizer) -> Array:

@@ -25,6 +25,9 @@ class Rasterizer(NamedTuple):
   # `without` says: (rise [N], weight [N])
   log_weights: Array  # [N]
   tail: float  # tau, the kernel's value at the cut-off before it is cut
+  squares: Callable[[Array, Array, Array, Array], Array] | None = None
+  # Where it is cheaper than `splat` and what follows: (values [N, C + 1], background [C], target [H, W, C], first
+  # row that counts []) -> [], the sum of (average - target)^2, the average being the blend `weighted_average`
 
 
 def tail(cutoff: float) -> float:

@@ -21,6 +21,7 @@ from gaussjax.rendering.sharding import varying_like
 from gaussjax.types import Array
 
 LANES = 16  # of a vector, at most; the machine may have 4 or 8
+BAND_ROWS = 32  # of a picture that a thread draws at a time; as in the native code
 
 
 @functools.cache
@@ -32,7 +33,7 @@ def _native() -> ModuleType | None:
     built_for = native.API_MAJOR, native.API_MINOR
     if built_for > startup.interface_of_xla():
       return None
-    for name in ("splat", "splat_gradient", "removal"):
+    for name in ("splat", "squares", "splat_gradient", "removal"):
       jax.ffi.register_ffi_target(f"gaussjax_{name}", getattr(native, name), platform="cpu")
   except Exception:  # of whatever kind, it costs only speed
     return None
@@ -101,6 +102,35 @@ def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: A
 _splat.defvjp(_splat_forward, _splat_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _squares(
+  geometry: Geometry, values: Array, background: Array, target: Array, first: Array, tau: float
+) -> Array:
+  """`Rasterizer.squares`; the target is taken as given."""
+  return _squares_forward(geometry, values, background, target, first, tau)[0]
+
+
+def _squares_forward(geometry: Geometry, values: Array, background: Array, target: Array, first: Array, tau: float):
+  height, width, channels = target.shape
+  each_band = jax.ShapeDtypeStruct((-(-height // BAND_ROWS), 1 + channels), target.dtype)
+  by_sums = jax.ShapeDtypeStruct((height, width, 1 + channels), target.dtype)
+  arrays = geometry.means, geometry.whitening, values, background, target, first
+  each, cotangent = _call("squares", (each_band, by_sums), *arrays, tau=tau)
+  found = jnp.sum(each, axis=0)
+  return found[0], (geometry, values, found[1:], cotangent, target)
+
+
+def _squares_backward(tau: float, residuals, cotangent: Array):
+  geometry, values, by_background, by_sums, target = residuals
+  height, width, _ = target.shape
+  by_geometry, by_values = _splat_backward(height, width, tau, (geometry, values), by_sums)
+  scaled = jax.tree.map(lambda leaf: cotangent * leaf, (by_geometry, by_values, by_background))
+  return *scaled, None, None
+
+
+_squares.defvjp(_squares_forward, _squares_backward)
+
+
 def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> kernel.Rasterizer:
   """The rasterizer of scan lines."""
   geometry = geometry._replace(log_weights=jnp.asarray(geometry.log_weights))
@@ -113,5 +143,9 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
     cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=tau)
     return cost, seen
 
+  def squares(values: Array, background: Array, target: Array, first: Array) -> Array:
+    arrays = geometry, values, background, target, first
+    return _squares(*varying_like(arrays, arrays), tau)
+
   draw = lambda values: splat(geometry, values, height, width, tau)
-  return kernel.Rasterizer(draw, composite, removal, geometry.log_weights, tau)
+  return kernel.Rasterizer(draw, composite, removal, geometry.log_weights, tau, squares)

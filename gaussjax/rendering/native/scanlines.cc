@@ -59,10 +59,11 @@ struct Image {
 
 struct Kernels {
   void (*draw[kMostValues])(const Placed*, const int32_t*, int64_t, const float*, int64_t, const Scene&, int, int,
-                            float*);
+                            float*, int64_t);
   void (*pull[kMostValues])(const Placed&, const float*, const Scene&, const Image&, int, float*, float*);
   void (*remove[kMostValues])(const Placed&, const float*, float, const Scene&, const Image&, const Image&,
                               const Image&, int, float*, float*);
+  double (*square)(float*, int64_t, const float*, const float*, int, const Scene&, double*);
 };
 
 namespace plain {
@@ -182,34 +183,86 @@ struct Layout {
 using Numbers = ffi::Buffer<ffi::F32>;
 using Result = ffi::ResultBuffer<ffi::F32>;
 
+// Which Gaussians each band of rows meets, in their order.
+struct Bands {
+  std::vector<int64_t> starts;
+  std::vector<int32_t> ids;
+
+  explicit Bands(const Layout& on) : starts((on.height + kBandRows - 1) / kBandRows + 1) {
+    const auto each = [&on](const auto& visit) {
+      for (const int32_t i : on.order)
+        for (int b = on.placed[i].top / kBandRows; b <= (on.placed[i].bottom - 1) / kBandRows; ++b) visit(b, i);
+    };
+    each([this](int b, int32_t) { ++starts[b + 1]; });
+    for (size_t b = 1; b < starts.size(); ++b) starts[b] += starts[b - 1];
+    ids.resize(starts.back());
+    std::vector<int64_t> end(starts.begin(), starts.end() - 1);
+    each([&](int b, int32_t i) { ids[end[b]++] = i; });
+  }
+  int64_t Count() const { return starts.size() - 1; }
+};
+
+// finish(top, bottom, planes) for every band, `planes` being the sums of its rows: `depth` planes of a row after one
+// another, each of the picture's width and kPadding. A band's stay in the cache.
+template <typename Finish>
+void Draw(ffi::ThreadPool& pool, const Layout& on, const Numbers& values, int lanes, const Finish& finish) {
+  const Bands bands(on);
+  const int64_t depth = values.dimensions()[1], plane = on.scene.width + kPadding;
+  Share(pool, bands.Count(), [&](int64_t band) {
+    const int top = band * kBandRows, bottom = std::min(on.height, top + kBandRows);
+    const int32_t* ids = bands.ids.data() + bands.starts[band];
+    thread_local std::vector<float> planes;
+    planes.assign((bottom - top) * depth * plane, 0.f);
+    for (int64_t first = 0; first < depth; first += kMostValues)
+      BestKernels(lanes).draw[std::min<int64_t>(kMostValues, depth - first) - 1](
+          on.placed.data(), ids, bands.starts[band + 1] - bands.starts[band], values.typed_data() + first, depth,
+          on.scene, top, bottom, planes.data() + first * plane, depth * plane);
+    finish(band, top, bottom, planes.data());
+  });
+}
+
+// `planes` of the rows from `top` on, without their padding.
+void CopyRows(const float* planes, int top, int bottom, int64_t depth, int64_t width, float* picture) {
+  for (int64_t row = 0; row < (bottom - top) * depth; ++row)
+    std::copy_n(planes + row * (width + kPadding), width, picture + (top * depth + row) * width);
+}
+
 ffi::Error Splat(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers values, float tau, int32_t lanes, Result picture) {
   const auto size = picture->dimensions();
-  const int height = size[0], width = size[1];
-  const int64_t depth = size[2], count = means.dimensions()[0], bands = (height + kBandRows - 1) / kBandRows;
-  const Layout on(means.typed_data(), whitening.typed_data(), count, height, width, tau);
-  std::vector<int64_t> starts(bands + 1);
-  for (const int32_t i : on.order)
-    for (int b = on.placed[i].top / kBandRows; b <= (on.placed[i].bottom - 1) / kBandRows; ++b) ++starts[b + 1];
-  for (int64_t b = 0; b < bands; ++b) starts[b + 1] += starts[b];
-  std::vector<int32_t> ids(starts[bands]);
-  std::vector<int64_t> end(starts.begin(), starts.end() - 1);
-  for (const int32_t i : on.order)
-    for (int b = on.placed[i].top / kBandRows; b <= (on.placed[i].bottom - 1) / kBandRows; ++b) ids[end[b]++] = i;
+  const int64_t height = size[0], width = size[1], depth = size[2];
+  const Layout on(means.typed_data(), whitening.typed_data(), means.dimensions()[0], height, width, tau);
   float* out = picture->typed_data();
-  Share(pool, bands, [&](int64_t band) {
-    const int top = band * kBandRows, bottom = std::min(height, top + kBandRows), padded = width + kPadding;
-    thread_local std::vector<float> planes;  // a band's, which stays in the cache
-    for (int64_t first = 0; first < depth; first += kMostValues) {
-      const int several = std::min<int64_t>(kMostValues, depth - first);
-      planes.assign(static_cast<int64_t>(bottom - top) * several * padded, 0.f);
-      BestKernels(lanes).draw[several - 1](on.placed.data(), ids.data() + starts[band], starts[band + 1] - starts[band],
-                                      values.typed_data() + first, depth, on.scene, top, bottom, planes.data());
-      for (int64_t y = top; y < bottom; ++y)
-        for (int d = 0; d < several; ++d)
-          std::copy_n(planes.data() + ((y - top) * several + d) * padded, width, out + (y * depth + first + d) * width);
-    }
+  Draw(pool, on, values, lanes, [&](int64_t, int top, int bottom, const float* planes) {
+    CopyRows(planes, top, bottom, depth, width, out);
   });
   if (!on.finite) std::fill_n(out, depth * height * width, std::numeric_limits<float>::quiet_NaN());
+  return ffi::Error::Success();
+}
+
+// For each band [1 + C]: the sum of |picture - target|^2 over its rows from `first` on, and its gradient by the
+// background. And [H, W, C + 1], that by the sums of which the picture is the weighted average.
+ffi::Error Squares(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers values, Numbers background,
+                   Numbers wanted, ffi::Buffer<ffi::S32> first, float tau, int32_t lanes, Result sums, Result gradient) {
+  const auto size = wanted.dimensions();
+  const int64_t height = size[0], width = size[1], channels = size[2], depth = channels + 1;
+  const Layout on(means.typed_data(), whitening.typed_data(), means.dimensions()[0], height, width, tau);
+  const Image target(wanted);
+  const int begin = first.typed_data()[0];
+  Draw(pool, on, values, lanes, [&](int64_t band, int top, int bottom, float* planes) {
+    const int64_t plane = width + kPadding;
+    std::vector<double> found(depth);
+    for (int y = top; y < bottom; ++y) {
+      float* row = planes + (y - top) * depth * plane;
+      if (y < begin)
+        std::fill_n(row, depth * plane, 0.f);
+      else
+        found[0] += BestKernels(lanes).square(row, plane, target.Row(y), background.typed_data(), channels, on.scene,
+                                              found.data() + 1);
+    }
+    CopyRows(planes, top, bottom, depth, width, gradient->typed_data());
+    std::copy(found.begin(), found.end(), sums->typed_data() + band * depth);
+  });
+  if (!on.finite) std::fill_n(sums->typed_data(), sums->element_count(), std::numeric_limits<float>::quiet_NaN());
   return ffi::Error::Success();
 }
 
@@ -274,6 +327,19 @@ XLA_FFI_DEFINE_HANDLER(kSplat, Splat,
                            .Attr<float>("tau")
                            .Attr<int32_t>("lanes")
                            .Ret<Numbers>());
+XLA_FFI_DEFINE_HANDLER(kSquares, Squares,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Arg<ffi::Buffer<ffi::S32>>()
+                           .Attr<float>("tau")
+                           .Attr<int32_t>("lanes")
+                           .Ret<Numbers>()
+                           .Ret<Numbers>());
 XLA_FFI_DEFINE_HANDLER(kSplatGradient, SplatGradient,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
@@ -312,6 +378,7 @@ PyMODINIT_FUNC PyInit__scanlines() {
     const char* name;
     void* handler;
   } handlers[] = {{"splat", reinterpret_cast<void*>(+kSplat)},
+                  {"squares", reinterpret_cast<void*>(+kSquares)},
                   {"splat_gradient", reinterpret_cast<void*>(+kSplatGradient)},
                   {"removal", reinterpret_cast<void*>(+kRemoval)}};
   if (PyModule_AddIntConstant(module, "API_MAJOR", XLA_FFI_API_MAJOR) < 0 ||
