@@ -167,8 +167,8 @@ def visible(gaussians: Gaussians) -> Array:
 
 
 def live(gaussians: Gaussians) -> Gaussians:
-  """The set without parked Gaussians. Host: the size of the result is read from values."""
-  shown = jnp.flatnonzero(visible(gaussians))
+  """The set without parked Gaussians. Host, in numpy: the size of the result is read from values."""
+  shown = np.flatnonzero(visible(jax.tree.map(np.asarray, gaussians)))
   return gaussians if len(shown) == len(gaussians.means) else take(gaussians, shown)
 
 
@@ -296,6 +296,8 @@ def canvas_of(gaussians: Gaussians):
   return gaussians.canvas
 
 
+# Within jit, as the others: outside of it each operation would be a program of its own.
+@jax.jit
 def to_cholesky(shape: Shape) -> Cholesky:
   """The same S S^T as a Cholesky factor with a diagonal that is not negative. `[N]` fields."""
 
@@ -311,6 +313,7 @@ def to_cholesky(shape: Shape) -> Cholesky:
   return jax.vmap(one)(shape)
 
 
+@jax.jit
 def to_log_cholesky(shape: Shape) -> LogCholesky:
   """The same S S^T, a zero on the diagonal raised to numerics.TINY_SCALE."""
   l11, l21, l22 = to_cholesky(shape)
@@ -318,6 +321,7 @@ def to_log_cholesky(shape: Shape) -> LogCholesky:
   return LogCholesky(log(l11), l21, log(l22))
 
 
+@jax.jit
 def to_euler(shape: Shape) -> Euler:
   """The same S S^T as principal scales (major first) and angle in (-pi/2, pi/2]; scales at least TINY_SCALE."""
 

@@ -14,7 +14,7 @@ from gaussjax.gjx import container, contexts, grids, quantization
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.rendering import blends, renderer
 from gaussjax.rendering.blends import Blend
-from gaussjax.types import Canvas, Euler, Gaussians
+from gaussjax.types import Array, Canvas, Euler, Gaussians
 
 MAX_COLOR = 1e4  # in magnitude: beyond is damage to a reader
 HELD_TO = 1e-6  # how near a thousandth the cut-off and the floor must be: another number is another picture
@@ -174,8 +174,12 @@ def check_weights(gaussians: Gaussians) -> None:
 def on_thousandths(gaussians: Gaussians) -> Gaussians:
   """The set over the background as a file holds it."""
   canvas = geometry.canvas_of(gaussians)
-  background = jnp.round(canvas.background * container.FIXED) / container.FIXED
-  return gaussians._replace(canvas=dataclasses.replace(canvas, background=background))
+  return gaussians._replace(canvas=dataclasses.replace(canvas, background=_on_thousandths(canvas.background)))
+
+
+@jax.jit
+def _on_thousandths(background: Array) -> Array:
+  return jnp.round(background * container.FIXED) / container.FIXED
 
 
 def _seen(gaussians: Gaussians) -> NDArray:
