@@ -4,17 +4,21 @@
 
 Each size is measured in a process of its own, cold (an empty cache of compiled programs) and warm (once more in the
 same process). A picture larger than those of the folder is a mosaic of them, each at its own size: an enlarged
-picture would be smoother than any photograph. With --baseline=DIR, another checkout of this project, whose encoder
-runs in turn with this one on the same pictures, a line gives the ratio of the two. Appends rows to
+picture would be smoother than any photograph. With --each there are no mosaics: every picture of the folder is
+encoded by itself, those of one size in one process, of which only the first is cold. With --baseline=DIR, another
+checkout of this project, its encoder runs in turn with this one on the same pictures. Appends rows to
 experiments/results/NAME.jsonl and draws NAME.png.
 """
 
+import functools
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +37,9 @@ startup.prepare_jax()
 import numpy as np
 import gaussjax
 options = json.loads(sys.argv[1])
-image = np.load(options["image"])
-runs = []
-for _ in range(options["times"]):
+runs, peak = [], 0
+for path in options["images"]:
+  image = np.load(path)
   begun, seen = time.perf_counter(), {}
   def note(stage, done, total):
     now = time.perf_counter() - begun
@@ -44,11 +48,12 @@ for _ in range(options["times"]):
   end = time.perf_counter() - begun
   fit, rounding = seen["fit"], seen["quantise"]
   marks = [0.0, fit[0], fit[1], rounding[0], rounding[1], end]
-  runs.append({"seconds": end, "stages": [b - a for a, b in zip(marks, marks[1:])], "bytes": len(data)})
-picture = np.asarray(gaussjax.render(gaussjax.decode(data)[0]))
-error = np.mean((np.round(np.clip(picture, 0, 1) * 255) / 255 - image) ** 2, dtype=np.float64)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"runs": runs, "psnr": -10 * np.log10(error), "peak_bytes": peak}))
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  picture = np.asarray(gaussjax.render(gaussjax.decode(data)[0]))
+  error = np.mean((np.round(np.clip(picture, 0, 1) * 255) / 255 - image) ** 2, dtype=np.float64)
+  run = {"seconds": end, "stages": [b - a for a, b in zip(marks, marks[1:])], "bytes": len(data)}
+  runs.append(run | {"psnr": -10 * np.log10(error)})
+print(json.dumps({"runs": runs, "peak_bytes": peak}))
 """
 
 
@@ -59,6 +64,7 @@ def define_flags() -> None:
   flags.DEFINE_float("bpp", 0.2, "Bits a pixel.", lower_bound=0.01)
   flags.DEFINE_list("efforts", ["4"], "Efforts, 0 to 9.")
   flags.DEFINE_bool("warm", True, "Encode twice: the second time every program is at hand.")
+  flags.DEFINE_bool("each", False, "Every picture of the folder by itself, once, instead of mosaics.")
   flags.DEFINE_string("baseline", "", "Another checkout, measured in turn.")
   flags.DEFINE_string("cores", "", "Those to run on, as for taskset, such as 0 or 0-1; all of them without.")
   flags.DEFINE_string("name", "encode", "Names the rows' file.")
@@ -75,10 +81,11 @@ def main() -> int:
     + " ".join(f"{stage:>8}" for stage in STAGES)
     + "      all   s/MP     dB   GiB"
   )
-  for megapixels in map(float, FLAGS.megapixels):
+  for make in (
+    _each(files) if FLAGS.each else [functools.partial(_mosaic, files, float(m)) for m in FLAGS.megapixels]
+  ):
     with tempfile.TemporaryDirectory() as folder:
-      image = Path(folder) / "image.npy"
-      size = _mosaic(files, megapixels, image)
+      images, size = make(Path(folder))
       for effort in map(int, FLAGS.efforts):
         for code in ["", FLAGS.baseline] if FLAGS.baseline else [""]:
           row = {
@@ -87,8 +94,9 @@ def main() -> int:
             "bpp": FLAGS.bpp,
             "cores": FLAGS.cores,
             "code": code and "baseline",
+            "each": FLAGS.each,
           }
-          row |= _measured(image, effort, code) | rowfile.origin()
+          row |= _measured(images, effort, code) | rowfile.origin()
           rowfile.append(path, row)
           _print(row)
   _draw(rowfile.read(path), path.with_suffix(".png"))
@@ -96,8 +104,31 @@ def main() -> int:
   return 0
 
 
-def _mosaic(files: list[Path], megapixels: float, path: Path) -> list[int]:
-  """Writes as many pictures as make about `megapixels`, in rows; the size [H, W, C] of what they make."""
+Made = tuple[list[Path], list[int]]  # arrays on disk that are encoded one after another, and their size [H, W, C]
+
+
+def _each(files: list[Path]) -> list[Callable[[Path], Made]]:
+  """For each size of pictures what writes them into a folder."""
+  import numpy as np
+
+  from gaussjax import image_io
+
+  groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+  for file in files:
+    image = image_io.read_image(file)
+    groups.setdefault(image.shape, []).append(image)
+
+  def write(size: tuple[int, ...], images: list[np.ndarray], folder: Path) -> Made:
+    paths = [folder / f"{index}.npy" for index in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+      np.save(path, image)
+    return paths, list(size)
+
+  return [functools.partial(write, size, images) for size, images in groups.items()]
+
+
+def _mosaic(files: list[Path], megapixels: float, folder: Path) -> Made:
+  """As many pictures as make about `megapixels`, in rows, to be encoded twice with --warm."""
   import numpy as np
 
   from gaussjax import image_io
@@ -113,13 +144,14 @@ def _mosaic(files: list[Path], megapixels: float, path: Path) -> list[int]:
     raise ValueError(f"got {megapixels:g} megapixels, expected at least those of {files[0]}")
   one_row = lambda row: np.concatenate([images[(row * columns + c) % len(images)] for c in range(columns)], 1)
   mosaic = np.concatenate([one_row(row) for row in range(rows)])
+  path = folder / "mosaic.npy"
   np.save(path, mosaic)
-  return list(mosaic.shape)
+  return [path] * (1 + FLAGS.warm), list(mosaic.shape)
 
 
-def _measured(image: Path, effort: int, code: str) -> dict[str, Any]:
+def _measured(images: list[Path], effort: int, code: str) -> dict[str, Any]:
   """What a fresh process finds, with a cache of compiled programs of its own."""
-  options = {"image": str(image), "bpp": FLAGS.bpp, "effort": effort, "times": 1 + FLAGS.warm}
+  options = {"images": list(map(str, images)), "bpp": FLAGS.bpp, "effort": effort}
   root = Path(code).resolve() if code else Path(__file__).parent.parent
   with tempfile.TemporaryDirectory() as cache:
     environment = os.environ | {"PYTHONPATH": str(root), "XDG_CACHE_HOME": cache}
@@ -133,18 +165,23 @@ def _measured(image: Path, effort: int, code: str) -> dict[str, Any]:
 
 def _print(row: dict[str, Any]) -> None:
   height, width, _ = row["size"]
-  megapixels, found = height * width / 1e6, f"{row['psnr']:6.2f} {row['peak_bytes'] / 2**30:5.2f}"
-  for name, run in zip(("cold", "warm"), row["runs"], strict=False):
+  megapixels = height * width / 1e6
+  warm = [run["seconds"] for run in row["runs"][1:]]
+  for index, run in enumerate(row["runs"]):
+    name, found = "warm" if index else "cold", f"{run['psnr']:6.2f} {row['peak_bytes'] / 2**30:5.2f}"
     stages = " ".join(f"{seconds:8.2f}" for seconds in run["stages"])
     whole = f"{run['seconds']:8.2f} {run['seconds'] / megapixels:6.1f}"
     print(f"{megapixels:6.2f} {row['effort']:6d} {row['code']:8} {name:4} {stages} {whole} {found}", flush=True)
+  if row["each"] and warm:
+    psnr = statistics.mean(run["psnr"] for run in row["runs"])
+    print(f"{row['code'] or 'here'}: {len(warm)} warm, median {statistics.median(warm):.2f} s, mean {psnr:.3f} dB")
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
   """Seconds a megapixel by stage, warm where there is a warm run, a bar for each size and effort."""
   from matplotlib import pyplot
 
-  last = rowfile.latest(rows, ("size", "effort", "bpp", "cores", "code"))
+  last = rowfile.latest(rows, ("size", "effort", "bpp", "cores", "code", "each"))
   figure, axis = pyplot.subplots(figsize=(8, 0.6 + 0.45 * len(last)), layout="constrained")
   for place, row in enumerate(last):
     megapixels, left = row["size"][0] * row["size"][1] / 1e6, 0.0
