@@ -189,10 +189,11 @@ def _splat_backward(tau: float, residuals, cotangent: Array):
 
   pulled = gather_tiles(lists, table(geometry, values / (1 - tau)), cotangent, pull, 5 + values.shape[1])
   d_geometry = Geometry(pulled[:, :2], pulled[:, 2:5], jnp.zeros_like(geometry.log_weights))
-  return d_geometry, pulled[:, 5:] / (1 - tau), jax.tree.map(_no_gradient, lists)
+  return d_geometry, pulled[:, 5:] / (1 - tau), jax.tree.map(no_gradient, lists)
 
 
-def _no_gradient(leaf: Array):
+def no_gradient(leaf: Array):
+  """What has no derivative has one of zeros."""
   is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
   return jnp.zeros_like(leaf) if is_float else np.zeros(leaf.shape, jax.dtypes.float0)
 

@@ -315,13 +315,13 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
 class Neighbors:
   """What a render of one set keeps from step to step: tile lists, with what it takes to choose their skin."""
 
-  lists: TileLists | None  # of the renderer "tiles"; None for the others, which need none
+  lists: TileLists | None  # of the renderers that need some: "tiles", "warp"
   skin: Array  # [] pixels, the lists'
   age: Array  # [] int32, steps since they were built
   height: int  # of the render, pixels
   width: int
   viewport: tuple[float, float, float, float] | None = None  # of the fitted image; None: all of it
-  renderer: str = "tiles"  # or "dense", "scanlines"
+  renderer: str = "tiles"  # one of renderer.RENDERERS
   mesh: jax.sharding.Mesh | None = None  # of devices that share out the picture's rows; None: one device draws all
 
 
