@@ -13,7 +13,7 @@ from scenes import BLENDS, PARAMETERIZATIONS, draw_densely, scene
 import gaussjax
 from gaussjax import geometry
 from gaussjax.fitting import optimizers, recipes
-from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles
+from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles, warp
 
 CUTOFF = 3.5
 TAU = kernel.tail(CUTOFF)
@@ -327,6 +327,8 @@ def test_a_second_tiled_fit_compiles_nothing():
 def test_a_set_of_another_size_is_drawn_without_compiling(monkeypatch, drawn_by):
   """Nor is what the host prepares: in numpy nothing is compiled for each size."""
   height, width = 37, 53
+  if drawn_by == "warp" and not warp.available():
+    pytest.skip("the extra gaussjax[warp] is not installed")
   monkeypatch.setattr(renderer, "_chosen", lambda *_: drawn_by)
   gaussjax.render(scene(50, height, width))
   compiled = []

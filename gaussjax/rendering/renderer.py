@@ -1,7 +1,7 @@
 """The door of this room: `render`, and the neighbour lists by which it is fast within jit and grad.
 
-Four renderers draw the same picture to rounding: "scanlines", native code, wherever it serves; else "dense" for small
-scenes and "tiles" for all others. "warp", kernels for a GPU, draws where it is asked for.
+Four renderers draw the same picture to rounding: "scanlines", native code, wherever it serves; else "dense" for
+small scenes and "tiles" for all others. "warp", kernels for a GPU, draws where it is asked for.
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ FIT_ROOM = 1.7
 RENDERERS = ("scanlines", "tiles", "dense", "warp")
 LISTED = ("tiles", "warp")  # those that draw over neighbour lists
 
-# Who draws where it serves, the first of these, before "dense" and "tiles" are thought of. "warp" is to be among them
-# once a GPU has shown that it wins.
+# The first of these that serves draws; only if none does, "dense" or "tiles". "warp" is to be among them once a GPU
+# has shown that it wins.
 BY_DEFAULT: tuple[str, ...] = ("scanlines",)
 
 MAX_PIXELS = 2**27  # of a render: 0.5 GB a channel
@@ -56,7 +56,7 @@ def allocate(
   Size and `viewport` are those of the render, as for `render`. Lists that overflowed are allocated anew, no
   smaller, with `like`, which also gives size and viewport. After the lists of jax-md (`partition.py`).
 
-  `renderer` is one of RENDERERS instead of the fastest that serves. Only "tiles" and "warp" keep lists: the neighbours
+  `renderer` is one of RENDERERS instead of the fastest that serves. Only those of LISTED keep lists: the neighbours
   of the others are always valid.
 
   Raises ValueError within a trace, for sizes as `render` does, for a renderer that does not serve, and where no
@@ -348,7 +348,7 @@ def _chosen(gaussians: Gaussians, height: int, width: int, asked: str | None) ->
 
 
 _WHERE = {
-  "scanlines": "float32, blends without order, and a CPU on which gaussjax was installed with a C++ compiler at hand",
+  "scanlines": "float32, blends without order, and a CPU on which gaussjax was built by a C++ compiler",
   "warp": "float32, where Warp is installed: pip install 'gaussjax[warp]'",
 }
 

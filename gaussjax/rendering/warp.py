@@ -1,13 +1,14 @@
 """The renderer of NVIDIA Warp, the extra `gaussjax[warp]`: kernels for GPUs, in float32.
 
-It draws over the lists of tiles.py, forward by tile, backward by Gaussian. Its sums are those of dense.py to rounding.
-On a CPU it is right and slow, which is what the tests need. What composites in order is drawn by splat.py.
+It draws over the lists of tiles.py, forward by tile, backward by Gaussian. Its sums are those of dense.py to
+rounding. On a CPU it is right and slow, which is what tests need. What composites in order is drawn by splat.py.
 """
 
 import functools
 import importlib
 import importlib.util
 import math
+from collections.abc import Mapping
 from types import ModuleType
 
 import jax
@@ -47,8 +48,8 @@ def serves(dtype: jnp.dtype) -> bool:
   return dtype == jnp.float32 and jax.default_backend() in ("cpu", "gpu") and available()
 
 
-def _call(name: str, count: int, threads: tuple[int, int], results: dict[str, tuple[int, ...]], *arguments):
-  """What the kernel `name` for `count` values makes: arrays by the shapes of its `results`, without the values' axis.
+def _call(name: str, count: int, threads: tuple[int, int], results: Mapping[str, tuple[int, ...]], *arguments):
+  """What the kernel `name` for `count` values makes: arrays, of shapes by name, without the values' axis.
 
   `threads` are (blocks, threads of each). Warp has the arguments that are no arrays from its own table, by a number
   in the program, so that a program from a cache is called with those of this process.
@@ -80,9 +81,7 @@ def _splat_backward(tau: float, residuals, cotangent: Array):
   count = (values.shape[0],)
   results = {"d_means": count, "d_whitening": count, "d_values": count}
   arrays = geometry.means, geometry.whitening, values, cotangent
-  pulled = _call(
-    "gradient", values.shape[1], (*count, LANES), results, *arrays, lists.height, lists.width, tau
-  )
+  pulled = _call("gradient", values.shape[1], (*count, LANES), results, *arrays, lists.height, lists.width, tau)
   d_geometry = Geometry(pulled[0], pulled[1], jnp.zeros_like(geometry.log_weights))
   return d_geometry, pulled[2], jax.tree.map(over_lists.no_gradient, lists)
 

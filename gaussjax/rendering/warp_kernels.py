@@ -1,9 +1,9 @@
 """Kernels in NVIDIA Warp, which compiles them for a GPU, or for a CPU, when they are first called.
 
-`draw` has a thread for each pixel of a tile, which adds up its list. `gradient` and `removal` have a block of threads
-for each Gaussian, which walks the pixels of its support and reduces once: no lists, no atomics, and the same bits at
-each run. All take a stack of pictures as one, since vmap puts its axis before the first. Only warp.py imports this,
-where Warp is installed.
+`draw` has a thread for each pixel of a tile, which adds up its list. `gradient` and `removal` have a block of
+threads for each Gaussian, which walks the pixels of its support and reduces once: no lists, no atomics, the same
+bits at each run. All take a stack of pictures as one, since vmap puts its axis before the first. Only warp.py
+imports this, where Warp is installed.
 """
 
 import functools
@@ -17,6 +17,7 @@ Points = wp.array(dtype=wp.vec2)
 Factors = wp.array(dtype=wp.vec3)
 Integers = wp.array(dtype=wp.int32)
 Numbers = wp.array(dtype=wp.float32)
+Moments = wp.types.vector(length=6, dtype=wp.float32)  # sums of s * (1, dx, dy, dx^2, dx dy, dy^2) over a support
 
 
 class Kernels(NamedTuple):
@@ -48,8 +49,17 @@ def met(low: wp.float32, high: wp.float32, size: wp.int32) -> wp.vec2i:
 
 
 @wp.func
+def is_ellipse(mean: wp.vec2, a: wp.vec3) -> wp.bool:
+  """Whether a Gaussian is one, and not a number gone bad."""
+  good = wp.isfinite(mean[0]) and wp.isfinite(mean[1]) and wp.isfinite(a[0]) and wp.isfinite(a[1])
+  return good and wp.isfinite(a[2]) and a[0] != 0.0 and a[2] != 0.0
+
+
+@wp.func
 def rows_met(mean: wp.vec2, a: wp.vec3, limit: wp.float32, height: wp.int32) -> wp.vec2i:
-  """(first, end) of the rows of pixels that a support meets: sqrt(2 limit Sigma_yy) either way."""
+  """(first, end) of the rows of pixels that a support meets, sqrt(2 limit Sigma_yy) either way; none of a bad one."""
+  if not is_ellipse(mean, a):
+    return wp.vec2i(0, 0)
   slant = a[1] / a[0]
   reach = wp.sqrt(2.0 * limit * (1.0 + slant * slant)) / wp.abs(a[2])
   return met(mean[1] - reach, mean[1] + reach, height)
@@ -66,10 +76,23 @@ def columns_met(mean: wp.vec2, a: wp.vec3, limit: wp.float32, dy: wp.float32, wi
 
 
 @wp.func
-def is_ellipse(mean: wp.vec2, a: wp.vec3) -> wp.bool:
-  """Whether a Gaussian is one, and not a number gone bad."""
-  good = wp.isfinite(mean[0]) and wp.isfinite(mean[1]) and wp.isfinite(a[0]) and wp.isfinite(a[1])
-  return good and wp.isfinite(a[2]) and a[0] != 0.0 and a[2] != 0.0
+def mean_gradient(a: wp.vec3, t: Moments) -> wp.vec2:
+  """The gradient by the mean, from the moments of s, the gradient by -q / 2 (as in splat.moment_gradient)."""
+  z1 = a[0] * t[1]
+  z2 = a[1] * t[1] + a[2] * t[2]
+  return wp.vec2(a[0] * z1 + a[1] * z2, a[2] * z2)
+
+
+@wp.func
+def whitening_gradient(a: wp.vec3, t: Moments) -> wp.vec3:
+  """The gradient by the whitening, from the same."""
+  return wp.vec3(-a[0] * t[3], -(a[1] * t[3] + a[2] * t[4]), -(a[1] * t[4] + a[2] * t[5]))
+
+
+@wp.func
+def picture_of(i: wp.int32, gaussians: wp.int32, rows: wp.int32, height: wp.int32) -> wp.int32:
+  """Which picture of a stack a Gaussian is of; `gaussians` and `rows` are those of all pictures."""
+  return i // (gaussians // (rows // height))
 
 
 @functools.cache
@@ -134,12 +157,8 @@ def _draw(count: int):
 
 
 def _gradient(count: int):
-  """The gradients by mean, whitening and values, from sums over a support of s * (1, dx, dy, dx^2, dx dy, dy^2).
-
-  s is the gradient by -q / 2 at each pixel, as in splat.moment_gradient.
-  """
+  """The gradients by mean, whitening and values, a block of threads for each Gaussian."""
   Values = wp.types.vector(length=count, dtype=wp.float32)
-  Moments = wp.types.vector(length=6, dtype=wp.float32)
 
   def gradient(
     means: Points,
@@ -158,17 +177,14 @@ def _gradient(count: int):
     tall = wp.block_dim() // wide
     if lane >= wp.block_dim():  # on a CPU whose blocks are of one thread
       return
-    top = (i // (means.shape[0] // (cotangent.shape[0] // height))) * height
+    top = picture_of(i, means.shape[0], cotangent.shape[0], height) * height
     mean = means[i]
     a = whitening[i]
     value = values[i]
     limit = -wp.log(tau)
     moments = Moments()
     pulled = Values()
-    good = is_ellipse(mean, a)
-    rows = wp.vec2i(0, 0)
-    if good:
-      rows = rows_met(mean, a, limit, height)
+    rows = rows_met(mean, a, limit, height)
     for y in range(rows[0] + lane // wide, rows[1], tall):
       dy = wp.float32(y) + 0.5 - mean[1]
       columns = columns_met(mean, a, limit, dy, width)
@@ -186,13 +202,10 @@ def _gradient(count: int):
     of_values = wp.tile_sum(wp.tile(pulled, preserve_type=True))
     if lane == 0:
       scale = 1.0 / (1.0 - tau)
-      if not good:  # a bad number spreads
+      if not is_ellipse(mean, a):  # a bad number spreads
         scale = wp.nan
-      t = of_moments[0] * scale
-      z1 = a[0] * t[1]
-      z2 = a[1] * t[1] + a[2] * t[2]
-      d_means[i] = wp.vec2(a[0] * z1 + a[1] * z2, a[2] * z2)
-      d_whitening[i] = wp.vec3(-a[0] * t[3], -(a[1] * t[3] + a[2] * t[4]), -(a[1] * t[4] + a[2] * t[5]))
+      d_means[i] = mean_gradient(a, of_moments[0] * scale)
+      d_whitening[i] = whitening_gradient(a, of_moments[0] * scale)
       d_values[i] = of_values[0] * scale
 
   return gradient
@@ -221,15 +234,13 @@ def _removal(count: int):
     tall = wp.block_dim() // wide
     if lane >= wp.block_dim():
       return
-    top = (i // (means.shape[0] // (total.shape[0] // height))) * height
+    top = picture_of(i, means.shape[0], total.shape[0], height) * height
     mean = means[i]
     a = whitening[i]
     limit = -wp.log(tau)
     mine = wp.vec2(0.0, 0.0)
-    rows = wp.vec2i(0, 0)
-    if is_ellipse(mean, a):
-      rows = rows_met(mean, a, limit, height)
-    else:
+    rows = rows_met(mean, a, limit, height)
+    if not is_ellipse(mean, a):
       mine = wp.vec2(wp.nan, wp.nan)
     for y in range(rows[0] + lane // wide, rows[1], tall):
       dy = wp.float32(y) + 0.5 - mean[1]
