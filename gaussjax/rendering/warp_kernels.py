@@ -57,7 +57,7 @@ def is_ellipse(mean: wp.vec2, a: wp.vec3) -> wp.bool:
 
 @wp.func
 def rows_met(mean: wp.vec2, a: wp.vec3, limit: wp.float32, height: wp.int32) -> wp.vec2i:
-  """(first, end) of the rows of pixels that a support meets, sqrt(2 limit Sigma_yy) either way; none of a bad one."""
+  """(first, end) of the rows of pixels that a support meets: sqrt(2 limit Sigma_yy) either way; none if bad."""
   if not is_ellipse(mean, a):
     return wp.vec2i(0, 0)
   slant = a[1] / a[0]
