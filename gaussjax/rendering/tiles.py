@@ -286,11 +286,23 @@ def _exceeds(required: Any, lists: TileLists) -> Any:
   return (strips > size) | (pairs > size) | ((lists.max_blocks > 0) & (blocks > lists.max_blocks))
 
 
+def on_device() -> bool:
+  """Whether lists are made where they are used: an accelerator, to which the way from the host is long."""
+  return jax.default_backend() != "cpu"
+
+
+_update_in_jit = jax.jit(update, static_argnames="cutoff")
+
+
 def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float | Array = 0.0) -> TileLists:
   """Lists with room for this geometry and a margin, no smaller than `like`. Host: reads values, not for jit.
 
   Raises ValueError where the Gaussians are so many and large that no memory holds their pairs with tiles.
   """
+  if on_device() and isinstance(like.ids, jax.Array):  # not the first lists, whose capacity is a guess
+    lists = _update_in_jit(geometry, like, jnp.asarray(skin, geometry.means.dtype), cutoff=cutoff)
+    if not _exceeds(lists.required.tolist(), lists):
+      return lists
   placed, host_skin = _on_host(geometry), np.asarray(skin, np.float64)
   while True:
     lists = update(placed, like, host_skin, cutoff=cutoff)
