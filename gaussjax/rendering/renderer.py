@@ -98,6 +98,16 @@ def refresh(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Neighbors, Arra
   return tiles.refresh(placed, neighbors, cutoff=canvas.cutoff)
 
 
+def rebuild(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Neighbors, Array]:
+  """(neighbours whose lists are made anew for the set, whether they overflowed [] bool). For jit, and vmap."""
+  if neighbors.lists is None:
+    return neighbors, jnp.array(False)
+  gaussians, canvas = geometry.single(gaussians), geometry.canvas_of(gaussians)
+  placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
+  lists = tiles.update(placed, neighbors.lists, neighbors.skin, cutoff=canvas.cutoff)
+  return dataclasses.replace(neighbors, lists=lists, age=jnp.zeros_like(neighbors.age)), tiles.overflowed(lists)
+
+
 def render(
   gaussians: Gaussians,
   height: int | None = None,
