@@ -37,9 +37,13 @@ class Sizes(NamedTuple):
 
 
 def full(folder: Path) -> Sizes:
-  """The sizes of issue and results."""
+  """The sizes of docs/gpu.md."""
+  from gaussjax.gjx import encoding
+
   frames = ((512, 768, 10_000), (2048, 2048, 100_000))
-  return Sizes(frames, 10_000, 50_000, None, None, (64, 256, 1000), (3000, 4000), 100, 1, folder)
+  return Sizes(
+    frames, 10_000, 50_000, None, None, (64, 256, 1000), (3000, 4000), 100, encoding.DEFAULT_EFFORT, folder
+  )
 
 
 def small(folder: Path) -> Sizes:
@@ -194,10 +198,8 @@ def steps(sizes: Sizes) -> Rows:
       yield {"renderer": name, "num_gaussians": sizes.few, "step_ms": float(np.median(taken)), "all_ms": taken}
       if name == "dense":
         continue
-      start = time.perf_counter()
-      for _ in range(5):
-        jax.block_until_ready(renderer.allocate(state.params, like=state.neighbors).lists)
-      yield {"renderer": name, "allocate_ms": (time.perf_counter() - start) * 1e3 / 5}
+      made, _ = reference.time_ms(lambda s=state: renderer.allocate(s.params, like=s.neighbors).lists, repeats=5)
+      yield {"renderer": name, "allocate_ms": made}
 
 
 def _fit(sizes: Sizes, count: int, name: str) -> dict[str, Any]:

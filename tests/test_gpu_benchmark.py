@@ -69,7 +69,8 @@ def test_a_section_that_fails_is_said_and_the_next_begins(tmp_path, monkeypatch,
   assert found["render, N = 10,000, frames a second"] == ("9000", "warp: met")
   assert found["a step of the default fit, ms"] == ("0.7", "warp: missed")
   assert found["render, 2048 x 2048, N = 100,000"] == ("-", "not measured")
-  assert Image.open(tmp_path / "frames.png").size[1] > 26 * 2
+  with Image.open(tmp_path / "frames.png") as bars:
+    assert bars.size[1] > 26 * 2
   assert "results in" in capsys.readouterr().out
   arguments.minutes = 0.1
   assert benchmark_gpu.run(arguments, tmp_path, sections) == 1 and len(began) == 4

@@ -44,8 +44,11 @@ def available() -> bool:
 
 
 def serves(dtype: jnp.dtype) -> bool:
-  """Whether it draws sets of a dtype where JAX now is."""
-  return dtype == jnp.float32 and jax.default_backend() in ("cpu", "gpu") and available()
+  """Whether it draws sets of a dtype where JAX now is: on a GPU of NVIDIA's, and on a CPU."""
+  backend = jax.default_backend()
+  if dtype != jnp.float32 or backend not in ("cpu", "gpu") or not available():
+    return False
+  return backend == "cpu" or importlib.import_module("warp").is_cuda_available()
 
 
 def _call(name: str, count: int, threads: tuple[int, int], results: Mapping[str, tuple[int, ...]], *arguments):
