@@ -38,6 +38,11 @@ def _kernels() -> ModuleType | None:
     return None
 
 
+def _module() -> ModuleType:
+  """The kernels' module. Raises ImportError without Warp."""
+  return _kernels() or importlib.import_module("gaussjax.rendering.warp_kernels")
+
+
 def available() -> bool:
   """Whether Warp is installed, and starts."""
   return _kernels() is not None
@@ -59,8 +64,7 @@ def _call(name: str, count: int, threads: tuple[int, int], results: Mapping[str,
   """
   import warp
 
-  kernels = importlib.import_module("gaussjax.rendering.warp_kernels")
-  compiled = getattr(kernels.of_length(count), name)
+  compiled = getattr(_module().of_length(count), name)
   called = warp.jax_kernel(compiled, num_outputs=len(results), block_dim=threads[1])
   arrays = [argument for argument in arguments if isinstance(argument, jax.Array)]
   return varying_like(tuple(called(*arguments, launch_dims=threads, output_dims=results)), arrays)
@@ -69,10 +73,11 @@ def _call(name: str, count: int, threads: tuple[int, int], results: Mapping[str,
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def splat(geometry: Geometry, values: Array, lists: TileLists, tau: float) -> Array:
   """sum_i w_i(p) values_i: `values` `[N, D]` -> `[H, W, D]`. Lists of tiles of TILE."""
-  height, width = lists.height, lists.width
-  threads, results = (lists.order.shape[0], math.prod(TILE)), {"drawn": (height, width)}
-  arrays = geometry.means, geometry.whitening, values, lists.ids, lists.starts, lists.order
-  return _call("draw", values.shape[1], threads, results, *arrays, height, width, tau)[0]
+  height, width, count = lists.height, lists.width, values.shape[1]
+  rows = jnp.concatenate([geometry.means, geometry.whitening, values / (1 - tau)], 1)
+  threads = lists.order.shape[0], math.prod(TILE) // _module().pixels_each(count)
+  arrays = rows, lists.ids, lists.starts, lists.order
+  return _call("draw", count, threads, {"drawn": (height, width)}, *arrays, height, width, tau)[0]
 
 
 def _splat_forward(geometry: Geometry, values: Array, lists: TileLists, tau: float):

@@ -1,6 +1,6 @@
 """Kernels in NVIDIA Warp, which compiles them for a GPU, or for a CPU, when they are first called.
 
-`draw` has a thread for each pixel of a tile, which adds up its list. `gradient` and `removal` have a block of
+`draw` has a block of threads for each tile, which add up its list. `gradient` and `removal` have a block of
 threads for each Gaussian, which walks the pixels of its support and reduces once: no lists, no atomics, the same
 bits at each run. All take a stack of pictures as one, since vmap puts its axis before the first. Only warp.py
 imports this, where Warp is installed.
@@ -107,14 +107,23 @@ def of_length(count: int) -> Kernels:
   return Kernels(compiled(_draw(count)), compiled(_gradient(count)), compiled(_removal(count)))
 
 
+def pixels_each(count: int) -> int:
+  """How many pixels a thread of `draw` has: what it reads of a Gaussian, and where that lies, serves all of them.
+
+  Their sums are in registers, so of long values it has one.
+  """
+  return 4 if count <= 8 else 1
+
+
 def _draw(count: int):
-  """sum_i w_i(p) values_i over the list of each tile, a thread for each pixel."""
+  """sum_i w_i(p) values_i over the list of each tile of 16 x 16; `rows` are mean, whitening, values / (1 - tau)."""
+  each = pixels_each(count)
+  Row = wp.types.vector(length=5 + count, dtype=wp.float32)
+  Sums = wp.types.matrix(shape=(each, count), dtype=wp.float32)
   Values = wp.types.vector(length=count, dtype=wp.float32)
 
   def draw(
-    means: Points,
-    whitening: Factors,
-    values: wp.array(dtype=Values),
+    rows: wp.array(dtype=Row),
     ids: Integers,
     starts: Integers,
     order: Integers,
@@ -125,33 +134,39 @@ def _draw(count: int):
   ):
     block, lane = wp.tid()
     batch = drawn.shape[0] // height
-    tiles = order.shape[0] // batch
-    picture = block // tiles
+    picture = block // (order.shape[0] // batch)
     tile = order[block]
     columns = (width + 15) // 16
-    # A warp of 32 threads has 8 x 4 pixels, so that it mostly is within a support or outside of it as one.
+    # The 32 threads of a warp have 8 x 4 pixels next to each other, and `each` such patches one below the other, so
+    # that most patches are within a support or outside of it as one.
     group = lane // 32
     x = (tile % columns) * 16 + (group % 2) * 8 + lane % 8
-    y = (tile // columns) * 16 + (group // 2) * 4 + (lane % 32) // 8
+    y = (tile // columns) * 16 + (group // 2) * 4 * each + (lane % 32) // 8
     if x >= width or y >= height:
       return
     limit = -wp.log(tau)
     px = wp.float32(x) + 0.5
     py = wp.float32(y) + 0.5
     first_id = picture * (ids.shape[0] // batch)
-    first = picture * (means.shape[0] // batch)
+    first = picture * (rows.shape[0] // batch)
     at = picture * (starts.shape[0] // batch) + tile
-    total = Values()
+    sums = Sums()
     for slot in range(starts[at], starts[at + 1]):
-      i = first + ids[first_id + slot]
-      mean = means[i]
-      half_q = half_square(whitening[i], px - mean[0], py - mean[1])
-      if not half_q > limit:  # what is not a number is drawn, and so seen
-        weight = wp.exp(-half_q) - tau
-        if weight < 0.0:
-          weight = 0.0
-        total += weight * values[i]
-    drawn[picture * height + y, x] = total / (1.0 - tau)
+      row = rows[first + ids[first_id + slot]]
+      a = wp.vec3(row[2], row[3], row[4])
+      dx = px - row[0]
+      dy = py - row[1]
+      for k in range(each):
+        half_q = half_square(a, dx, dy + wp.float32(4 * k))
+        if not half_q > limit:  # what is not a number is drawn, and so seen
+          weight = wp.exp(-half_q) - tau
+          if weight < 0.0:
+            weight = 0.0
+          for c in range(count):
+            sums[k, c] += weight * row[5 + c]
+    for k in range(each):
+      if y + 4 * k < height:
+        drawn[picture * height + y + 4 * k, x] = sums[k]
 
   return draw
 
