@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import re
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -171,11 +172,31 @@ def test_none_and_none_in_sight_are_the_background():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient._replace(canvas=None)))
 
 
+FRAME_SIZE = 0x11  # of a function's stack, among the attributes that NVIDIA's compiler writes
+
+
+def frames(binary):
+  """Bytes of stack of each function of a compiled module, from its section .nv.info."""
+  (start,), (size, count, names) = struct.unpack_from("<Q", binary, 40), struct.unpack_from("<HHH", binary, 58)
+  sections = [struct.unpack_from("<IIQQQQ", binary, start + size * i) for i in range(count)]
+  text = binary[sections[names][4] :]
+  (info,) = (s for s in sections if text[s[0] : text.index(b"\0", s[0])] == b".nv.info")
+  at, end = info[4], info[4] + info[5]
+  while at < end:
+    kind, attribute, length = struct.unpack_from("<BBH", binary, at)
+    if attribute == FRAME_SIZE:
+      yield struct.unpack_from("<II", binary, at + 4)[1]
+    at += 4 + (length if kind == 4 else 0)
+
+
 @pytest.mark.parametrize("architecture", [80, 90, 120])
 def test_kernels_compile_for_a_gpu_without_one(architecture, tmp_path):
+  """To programs that keep all sums in registers."""
   for one in warp_kernels.of_length(4):
     (path,) = wp.compile_aot_module(one.module, arch=architecture, module_dir=tmp_path, use_ptx=False)
     assert path.suffix == ".cubin" and path.read_bytes().startswith(b"\x7fELF")
+    found = list(frames(path.read_bytes()))
+    assert found and not any(found), found
     assert path.with_name(f"{path.name.split('.')[0]}.cu").read_text().count("atomic_add") == 0
 
 

@@ -66,12 +66,18 @@ def rows_met(mean: wp.vec2, a: wp.vec3, limit: wp.float32, height: wp.int32) -> 
 
 
 @wp.func
-def columns_met(mean: wp.vec2, a: wp.vec3, limit: wp.float32, dy: wp.float32, width: wp.int32) -> wp.vec2i:
-  """(first, end) of the pixels of a row that a support meets, where |A (dx, dy)|^2 <= 2 limit."""
-  square = a[0] * a[0] + a[1] * a[1]
-  part = a[0] * a[2] * dy
-  half = wp.sqrt(wp.max(2.0 * limit - part * part / square, 0.0) / square)
-  middle = mean[0] - a[1] * a[2] * dy / square
+def across(a: wp.vec3) -> wp.vec3:
+  """What `columns_met` needs of a whitening, by which nothing is divided again in each row."""
+  inverse = 1.0 / (a[0] * a[0] + a[1] * a[1])
+  part = a[0] * a[2]
+  return wp.vec3(a[1] * a[2] * inverse, part * part * inverse, inverse)
+
+
+@wp.func
+def columns_met(mean: wp.vec2, b: wp.vec3, limit: wp.float32, dy: wp.float32, width: wp.int32) -> wp.vec2i:
+  """(first, end) of a row's pixels that a support meets, where |A (dx, dy)|^2 <= 2 limit; `b` is of `across`."""
+  half = wp.sqrt(wp.max(2.0 * limit - b[1] * dy * dy, 0.0) * b[2])
+  middle = mean[0] - b[0] * dy
   return met(middle - half, middle + half, width)
 
 
@@ -199,10 +205,11 @@ def _gradient(count: int):
     limit = -wp.log(tau)
     moments = Moments()
     pulled = Values()
+    b = across(a)
     rows = rows_met(mean, a, limit, height)
     for y in range(rows[0] + lane // wide, rows[1], tall):
       dy = wp.float32(y) + 0.5 - mean[1]
-      columns = columns_met(mean, a, limit, dy, width)
+      columns = columns_met(mean, b, limit, dy, width)
       for x in range(columns[0] + lane % wide, columns[1], wide):
         dx = wp.float32(x) + 0.5 - mean[0]
         e = wp.exp(-half_square(a, dx, dy))
@@ -254,12 +261,13 @@ def _removal(count: int):
     a = whitening[i]
     limit = -wp.log(tau)
     mine = wp.vec2(0.0, 0.0)
+    b = across(a)
     rows = rows_met(mean, a, limit, height)
     if not is_ellipse(mean, a):
       mine = wp.vec2(wp.nan, wp.nan)
     for y in range(rows[0] + lane // wide, rows[1], tall):
       dy = wp.float32(y) + 0.5 - mean[1]
-      columns = columns_met(mean, a, limit, dy, width)
+      columns = columns_met(mean, b, limit, dy, width)
       for x in range(columns[0] + lane % wide, columns[1], wide):
         e = wp.exp(-half_square(a, wp.float32(x) + 0.5 - mean[0], dy))
         if e > tau:
