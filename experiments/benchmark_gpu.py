@@ -9,9 +9,11 @@ Leaves rows.jsonl (a row a line, as they come), table.txt, and pictures in --out
 """
 
 import ast
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,14 +94,25 @@ def start(name: str, arguments: Any, environment: dict[str, str], seconds: float
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "JAX_COMPILATION_CACHE_DIR": str(Path(arguments.out_dir).resolve() / "programs"),
   }
-  try:
-    done = subprocess.run(
-      command, env=surroundings | environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds
-    )
-  except subprocess.TimeoutExpired:
+  status, said = ended(command, surroundings | environment, seconds)
+  if status is None:
     return f"took more than {seconds:.0f} s"
-  lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-  return f"status {done.returncode}: {' | '.join(lines[-3:])[-600:]}" if done.returncode else None
+  lines = [line for line in said.strip().splitlines() if line.strip()]
+  return f"status {status}: {' | '.join(lines[-3:])[-600:]}" if status else None
+
+
+def ended(command: list[str], environment: dict[str, str], seconds: float) -> tuple[int | None, str]:
+  """(exit status, stderr) of a command that ends with all that it began; None where it took too long."""
+  quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True, **quiet) as process:
+    try:
+      _, said = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+      return None, ""
+    finally:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+  return process.returncode, said
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -244,6 +245,18 @@ def large_fit(sizes: Sizes) -> Rows:
     yield _fit(sizes, sizes.many, name)
 
 
+def kernels(sizes: Sizes) -> Rows:
+  """The tests of Warp's kernels, here on a GPU: stacks, 32 channels, needles, bad numbers."""
+  del sizes
+  root = Path(__file__).resolve().parent.parent
+  command = [sys.executable, "-m", "pytest", "-q", "--durations=0", str(root / "tests" / "test_warp.py")]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+  yield {
+    "status": done.returncode,
+    "said": " | ".join((done.stdout + done.stderr).strip().splitlines()[-6:])[-900:],
+  }
+
+
 def stack(sizes: Sizes) -> Rows:
   """Many fits at once, and many renders at once."""
   import jax
@@ -426,8 +439,9 @@ SECTIONS = {
   "steps": Section(steps, 90),
   "fit": Section(fit, 90),
   "stack": Section(stack, 100),
-  "encode": Section(encode, 80),
   "profile": Section(profile, 60),
+  "encode": Section(encode, 80),
+  "kernels": Section(kernels, 90),
   "large_fit": Section(large_fit, 90),
   "variants": Section(variants, 80),
   "graphs": Section(graphs, 60, {"XLA_FLAGS": GRAPHS}),

@@ -2,7 +2,9 @@
 
 import argparse
 import json
-import subprocess
+import os
+import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -45,18 +47,16 @@ ROWS = [
 def test_a_section_that_fails_is_said_and_the_next_begins(tmp_path, monkeypatch, capsys):
   began = []
 
-  def child(command, **options):
+  def child(command, environment, seconds):
+    del environment, seconds
     name = command[3].removeprefix(benchmark_gpu.CHILD)
     began.append(name)
     with (tmp_path / "rows.jsonl").open("a") as file:
       file.writelines(json.dumps(row) + "\n" for row in ROWS if row["section"] == name)
-    if name == "slow":
-      raise subprocess.TimeoutExpired(command, options["timeout"])
-    return subprocess.CompletedProcess(
-      command, int(name == "broken"), "", "Traceback\n\nCUDA_ERROR_ILLEGAL_ADDRESS"
-    )
+    status = {"slow": None, "broken": 1}.get(name, 0)
+    return status, "Traceback\n\nCUDA_ERROR_ILLEGAL_ADDRESS"
 
-  monkeypatch.setattr(subprocess, "run", child)
+  monkeypatch.setattr(benchmark_gpu, "ended", child)
   arguments = argparse.Namespace(out_dir=str(tmp_path), wheels="wheels", small=True, minutes=1.0)
   sections = {name: gpu_sections.Section(None, 30) for name in ("broken", "slow", "frames", "steps")}
   assert benchmark_gpu.run(arguments, tmp_path, sections) == 1
@@ -74,6 +74,22 @@ def test_a_section_that_fails_is_said_and_the_next_begins(tmp_path, monkeypatch,
   assert "results in" in capsys.readouterr().out
   arguments.minutes = 0.1
   assert benchmark_gpu.run(arguments, tmp_path, sections) == 1 and len(began) == 4
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are looked up as on Linux")
+def test_a_process_is_ended_with_all_it_started(tmp_path):
+  """A section's own processes would keep the GPU."""
+  number = tmp_path / "number"
+  command = ["sh", "-c", f"sleep 600 & echo $! > {number}; wait"]
+  assert benchmark_gpu.ended(command, dict(os.environ), 2.0) == (None, "")
+  left = Path("/proc", number.read_text().strip(), "cmdline")
+  for _ in range(200):  # dying takes a moment
+    if not left.exists() or not left.read_text():  # or dead, and nobody has taken note of it
+      break
+    time.sleep(0.05)
+  else:
+    raise AssertionError("it lives on")
+  assert benchmark_gpu.ended(["sh", "-c", "echo no >&2; exit 3"], dict(os.environ), 60) == (3, "no\n")
 
 
 def test_where_there_is_no_lazy_loader_names_are_found_all_the_same():
