@@ -59,8 +59,10 @@ def prepare(wheels: Path, unpacked: Path) -> None:
   """What this machine lacks, from wheels or by a few lines."""
   for wheel in sorted(wheels.glob("*.whl")) if wheels.is_dir() else []:
     if not (unpacked / wheel.stem).is_dir():
+      half = unpacked / f"{wheel.stem}.half"
       with zipfile.ZipFile(wheel) as file:
-        file.extractall(unpacked / wheel.stem)
+        file.extractall(half)
+      half.rename(unpacked / wheel.stem)
     sys.path.append(str(unpacked / wheel.stem))
   if importlib.util.find_spec("lazy_loader") is None:
     stand_in = types.ModuleType("lazy_loader")

@@ -250,7 +250,8 @@ def kernels(sizes: Sizes) -> Rows:
   del sizes
   root = Path(__file__).resolve().parent.parent
   command = [sys.executable, "-m", "pytest", "-q", "--durations=0", str(root / "tests" / "test_warp.py")]
-  done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+  environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # with unpacked wheels
+  done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
   yield {
     "status": done.returncode,
     "said": " | ".join((done.stdout + done.stderr).strip().splitlines()[-6:])[-900:],
