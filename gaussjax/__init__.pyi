@@ -2,6 +2,7 @@ from .errors import FitError as FitError, FormatError as FormatError
 from .fitting import density as density, initializers as initializers, optimizers as optimizers
 from .fitting.checkpoints import Checkpoint as Checkpoint
 from .fitting.recipes import PRESETS as PRESETS, Recipe as Recipe, fit as fit
+from .fitting.stacks import fit_stack as fit_stack
 from .geometry import concatenate as concatenate, take as take, where as where
 from .gjx.encoding import Effort as Effort
 from .gjx.imageio_plugin import register_imageio as register_imageio

@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
   view.add_argument("--original", help="the picture it was made from, for a comparison")
   batch = command("batch", _batch, "many pictures to .gjx files; those that are there are left alone")
   _add_batch(batch)
-  doctor = command("doctor", _doctor, "versions, devices, flags and the cache of compiled programs")
+  doctor = command("doctor", _doctor, "versions, devices, whether renderers are right on them, flags, the cache")
   for one in (encode, decode, render, info, compare, view, batch, doctor):
     one.add_argument("--json", action="store_true", help="report as JSON")
   for one in (encode, decode, render, view, batch):
@@ -846,12 +846,19 @@ def _doctor(arguments: argparse.Namespace) -> None:
     startup.check_devices()
     return ", ".join(map(str, jax.devices()))
 
+  def trials() -> dict[str, str]:
+    from gaussjax.rendering import trial
+
+    return trial.summary()
+
   def programs() -> list[int]:
     return [file.stat().st_size for file in os.scandir(folder)] if folder and folder.is_dir() else []
 
   figures: dict[str, Any] = {**startup.versions(), "devices": _or_why(devices)}
   found = _or_why(environment)
   figures |= found if isinstance(found, dict) else {}
+  found = _or_why(trials)
+  figures |= found if isinstance(found, dict) else {"numbers": found}
   figures["XLA_FLAGS"] = f"broken: {refused}" if refused else os.environ.get("XLA_FLAGS", flags).strip()
   figures["cache"] = str(folder) if folder else "none: there is no home folder"
   sizes = _or_why(programs)

@@ -347,6 +347,14 @@ def test_the_doctor_tells_of_all_that_is_broken(tmp_path):
   figures = json.loads(done.stdout)
   assert done.returncode == 0 and not done.stderr
   assert "abacus" in figures["devices"] and "--abacus" in figures["XLA_FLAGS"] and figures["jax"]
+  assert figures["numbers"].startswith("broken: ")
+
+
+def test_the_doctor_says_whether_numbers_can_be_trusted(tmp_path):
+  figures = json.loads(run(tmp_path, "doctor", "--json").stdout)
+  assert figures["numbers"] == "can be trusted" and figures["tiles draws"].startswith("right: within ")
+  name = figures["renderer"].split(":")[0]
+  assert figures[f"{name} draws"].startswith("right: ")
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch):

@@ -4,16 +4,17 @@ import dataclasses
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from scenes import BLENDS, PARAMETERIZATIONS, draw_densely, scene
+from scenes import BLENDS, PARAMETERIZATIONS, densely, draw_densely, removal_cost, scene
 
 import gaussjax
 from gaussjax import geometry
 from gaussjax.fitting import optimizers, recipes
-from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles
+from gaussjax.rendering import blends, dense, kernel, renderer, splat, tiles, warp
 
 CUTOFF = 3.5
 TAU = kernel.tail(CUTOFF)
@@ -327,6 +328,8 @@ def test_a_second_tiled_fit_compiles_nothing():
 def test_a_set_of_another_size_is_drawn_without_compiling(monkeypatch, drawn_by):
   """Nor is what the host prepares: in numpy nothing is compiled for each size."""
   height, width = 37, 53
+  if drawn_by == "warp" and not warp.available():
+    pytest.skip("the extra gaussjax[warp] is not installed")
   monkeypatch.setattr(renderer, "_chosen", lambda *_: drawn_by)
   gaussjax.render(scene(50, height, width))
   compiled = []
@@ -349,8 +352,82 @@ def test_drawing_larger_and_cropped_uses_lists_too(request):
   np.testing.assert_allclose(gaussjax.render(gaussians, **arguments), dense, atol=1e-5)
 
 
-def test_a_kernel_is_lowered_for_cuda_without_one():
-  placed, values, _, lists = operands()
-  loss = lambda placed, values, lists: jnp.sum(splat.splat(placed, values, lists, TAU))
-  traced = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(placed, values, lists)
-  assert "stablehlo" in traced.lower(lowering_platforms=("cuda",)).as_text()
+@pytest.fixture
+def accelerated(monkeypatch, over_lists):
+  """As on an accelerator, which the tests do without: blocks in a flat list, several chunks, lists made on it."""
+  del over_lists
+  monkeypatch.setattr(splat, "flat", lambda: True)
+  monkeypatch.setattr(splat, "CHUNK_EVALUATIONS", {"cpu": 5 * tiles.BLOCK * 256})
+  monkeypatch.setattr(tiles, "on_device", lambda: True)
+
+
+FLAT = {
+  "weighted average": usual,
+  "composite": functools.partial(usual, blend=blends.alpha_composite),
+  "long lists and empty ones": functools.partial(scene, 150, 90, 53, log_scale=(0.5, 0.3), seed=5),
+  "one pixel": functools.partial(scene, 3, 1, 1),
+}
+
+
+@pytest.mark.usefixtures("accelerated")
+@pytest.mark.parametrize("case", FLAT)
+def test_the_flat_list_of_blocks_is_dense(case):
+  gaussians = FLAT[case]()
+  gaussians = gaussians._replace(means=gaussians.means.at[::3].set(gaussians.means[0]))  # as details crowd
+  draw = lambda gaussians, lists: draw_tiled.__wrapped__(gaussians, lists)
+  cotangent = jnp.asarray(np.random.default_rng(1).normal(size=draw_densely(gaussians).shape), jnp.float32)
+  expected, expected_gradient = picture_and_gradient(draw_densely, cotangent, gaussians)
+  found, gradient = picture_and_gradient(draw, cotangent, gaussians, lists_of(gaussians, skin=1.0))
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4 * max(1e-3, np.abs(b).max()))
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_removal_costs_the_same_over_the_flat_list():
+  gaussians = usual()
+  target = np.clip(np.asarray(draw_densely(gaussians)) + 0.1, 0, 1)
+  lists = lists_of(gaussians)
+  found = removal_cost(lambda g: splat.tiled(geometry.geometry(g), lists, tau=TAU), gaussians, target)
+  expected = np.asarray(removal_cost(densely, gaussians, target))
+  np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected[expected > -np.inf]).max())
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_lists_made_on_the_device_are_those_of_the_host(monkeypatch):
+  gaussians, larger = usual(), usual(log_scale=(2.5, 0.3))
+  first = renderer.allocate(gaussians, renderer="tiles")
+  with monkeypatch.context() as patched:
+    patched.setattr(tiles, "_on_host", None)
+    again = renderer.allocate(gaussians, like=first)
+  grown = renderer.allocate(larger, like=again)
+  monkeypatch.setattr(tiles, "on_device", lambda: False)
+  for found, by_host in ((again, first), (grown, renderer.allocate(larger, like=first))):
+    end = int(by_host.lists.starts[-1])
+    assert found.lists.ids.shape == by_host.lists.ids.shape
+    np.testing.assert_array_equal(found.lists.ids[:end], by_host.lists.ids[:end])
+    np.testing.assert_array_equal(found.lists.starts, by_host.lists.starts)
+    np.testing.assert_array_equal(found.lists.required, by_host.lists.required)
+
+
+def primitives(jaxpr):
+  """The names of all primitives in a program, also of those within others."""
+  for equation in jaxpr.eqns:
+    yield equation.primitive.name
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from primitives(inner)
+
+
+@pytest.mark.usefixtures("accelerated")
+@pytest.mark.parametrize("blend", BLENDS, ids=lambda blend: blend.name)
+def test_a_gpu_draws_without_asking_the_host(blend):
+  """Loops are of known length (scan), nothing branches, nothing is called: no trip waits for an answer."""
+  gaussians = usual(blend=blend)
+  neighbors = renderer.allocate(gaussians)
+  assert neighbors.renderer == "tiles"
+  loss = lambda gaussians, neighbors: jnp.sum(gaussjax.render(gaussians, neighbors=neighbors))
+  traced = jax.jit(jax.value_and_grad(loss)).trace(gaussians, neighbors)
+  found = set(primitives(traced.jaxpr.jaxpr))
+  assert "scan" in found and not found & {"while", "cond", "pure_callback", "io_callback", "ffi_call"}, found
+  lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
+  assert "stablehlo.while" in lowered and "custom_call" not in lowered

@@ -157,19 +157,29 @@ def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaus
   gaussians = recipe.initialize(key, target, num_gaussians)
   if len(gaussians.means) != num_gaussians:
     raise ValueError(f"got {len(gaussians.means)} Gaussians from the recipe's initialize, expected {num_gaussians}")
-  return _on_canvas(gaussians, target, recipe)
+  return on_canvas(gaussians, target, recipe)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _on_canvas(gaussians: Gaussians, target: Array, recipe: Recipe) -> Gaussians:
+def on_canvas(gaussians: Gaussians, target: Array, recipe: Recipe) -> Gaussians:
+  """What an initializer gave, as the recipe wants it, on the canvas of a target."""
   height, width, _ = target.shape
   canvas = Canvas(height, width, jnp.mean(target, axis=(0, 1)), recipe.blend)
   log_weights = jnp.zeros(len(gaussians.means), target.dtype) if recipe.weighted else gaussians.log_weights
   return gaussians._replace(shape=recipe.parameterize(gaussians.shape), log_weights=log_weights, canvas=canvas)
 
 
+SHARE, SHRINK, COARSE_STEPS = 0.15, 4, 60  # of `multi_scale`
+
+
 def multi_scale(
-  key: Array, image: Array, num_gaussians: int, *, share: float = 0.15, shrink: int = 4, steps: int = 60
+  key: Array,
+  image: Array,
+  num_gaussians: int,
+  *,
+  share: float = SHARE,
+  shrink: int = SHRINK,
+  steps: int = COARSE_STEPS,
 ) -> Gaussians:
   """An initializer: a `share` of the Gaussians fitted to the image at 1 / `shrink` its size, the rest by residual.
 
@@ -178,21 +188,27 @@ def multi_scale(
   way, or of fewer pixels than Gaussians, start by `initializers.structure_tensor`.
   """
   height, width, _ = image.shape
-  coarse = max(1, round(share * num_gaussians))
-  crowded = num_gaussians - coarse > height * width  # more births than pixels
-  if min(height, width) < 16 * shrink or coarse == num_gaussians or crowded:
+  coarse = coarse_part(height, width, num_gaussians, share=share, shrink=shrink)
+  if not coarse:
     return initializers.structure_tensor(key, image, num_gaussians)
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
   seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
   fitted = fit(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=Stop(max_steps=steps)).gaussians
-  return _with_detail(key, fitted, renderer.render(fitted, height, width), image, num_gaussians)
+  return with_detail(key, fitted, renderer.render(fitted, height, width), image, num_gaussians)
+
+
+def coarse_part(height: int, width: int, num_gaussians: int, *, share: float = SHARE, shrink: int = SHRINK) -> int:
+  """How many Gaussians `multi_scale` fits to the small image; 0 where there is none."""
+  coarse = max(1, round(share * num_gaussians))
+  crowded = num_gaussians - coarse > height * width  # more births than pixels
+  return 0 if min(height, width) < 16 * shrink or coarse == num_gaussians or crowded else coarse
 
 
 COARSE = Recipe(learning_rate=0.04)  # Euler shapes
 
 
 @functools.partial(jax.jit, static_argnums=4)
-def _with_detail(key: Array, coarse: Gaussians, drawn: Array, image: Array, num_gaussians: int) -> Gaussians:
+def with_detail(key: Array, coarse: Gaussians, drawn: Array, image: Array, num_gaussians: int) -> Gaussians:
   """`num_gaussians` in all: the `coarse` set at the size of the `image`, where it looks as `drawn`, and births."""
   canvas = geometry.canvas_of(coarse)
   size = jnp.array([image.shape[1] / canvas.width, image.shape[0] / canvas.height], image.dtype)
@@ -258,14 +274,15 @@ def control(
 ) -> loop.State:
   """One round of the recipe's density control: changed Gaussians get fresh moments, the others keep theirs."""
   state = state._replace(neighbors=renderer.allocate(state.params, like=state.neighbors))
-  state = _controlled(recipe, jnp.int32(budget), key, state, target, jnp.float32(progress))
+  state = controlled(recipe, jnp.int32(budget), key, state, target, jnp.float32(progress))
   return state._replace(neighbors=renderer.allocate(state.params, like=state.neighbors))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _controlled(
+def controlled(
   recipe: Recipe, budget: Array, key: Array, state: loop.State, target: Array, progress: Array
 ) -> loop.State:
+  """The part of `control` within jit, on neighbours that are valid; those of the state it returns are not."""
   height, width, _ = target.shape
   rasterizer = renderer.rasterizer(state.params, state.neighbors)
   scene = density.Scene(state.params, rasterizer, target, state.opt_state, budget, progress)

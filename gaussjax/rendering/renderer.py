@@ -1,7 +1,7 @@
 """The door of this room: `render`, and the neighbour lists by which it is fast within jit and grad.
 
-Three renderers draw the same picture to rounding: "scanlines", native code, wherever it serves; else "dense" for
-small scenes and "tiles" for all others.
+Four renderers draw the same picture to rounding: "scanlines", native code, wherever it serves; else "dense" for
+small scenes and "tiles" for all others. "warp", kernels for a GPU, draws where it is asked for.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import arguments, geometry, startup
-from gaussjax.rendering import blends, dense, kernel, scanlines, splat, tiles
+from gaussjax.rendering import blends, dense, kernel, scanlines, splat, tiles, warp
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Canvas, Gaussians
 
@@ -29,7 +29,12 @@ TRACED_EVALUATIONS = 2**24
 # (measured: docs/decisions.md), so that one program mostly serves it to its end.
 FIT_ROOM = 1.7
 
-RENDERERS = ("scanlines", "tiles", "dense")
+RENDERERS = ("scanlines", "tiles", "dense", "warp")
+LISTED = ("tiles", "warp")  # those that draw over neighbour lists
+
+# The first of these that serves draws; only if none does, "dense" or "tiles". "warp" is to be among them once a GPU
+# has shown that it wins.
+BY_DEFAULT: tuple[str, ...] = ("scanlines",)
 
 MAX_PIXELS = 2**27  # of a render: 0.5 GB a channel
 
@@ -51,8 +56,8 @@ def allocate(
   Size and `viewport` are those of the render, as for `render`. Lists that overflowed are allocated anew, no
   smaller, with `like`, which also gives size and viewport. After the lists of jax-md (`partition.py`).
 
-  `renderer` is one of RENDERERS instead of the fastest that serves. Only "tiles" keeps lists: the neighbours of the
-  others are always valid.
+  `renderer` is one of RENDERERS instead of the fastest that serves. Only those of LISTED keep lists: the neighbours
+  of the others are always valid.
 
   Raises ValueError within a trace, for sizes as `render` does, for a renderer that does not serve, and where no
   memory holds the lists.
@@ -64,7 +69,7 @@ def allocate(
     height, width = output_size(viewport or _whole(canvas), height, width)
     chosen = _chosen(gaussians, height, width, renderer)
     like = Neighbors(None, _zero(gaussians.means.dtype), _zero(jnp.int32), height, width, viewport, chosen)
-  if like.renderer != "tiles":
+  if like.renderer not in LISTED:
     return like
   placed = _place(gaussians, _affine(like, canvas, gaussians.means.dtype))
   lists = _listed(placed, canvas, like, FIT_ROOM)
@@ -91,6 +96,16 @@ def refresh(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Neighbors, Arra
   gaussians, canvas = geometry.single(gaussians), geometry.canvas_of(gaussians)
   placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
   return tiles.refresh(placed, neighbors, cutoff=canvas.cutoff)
+
+
+def rebuild(gaussians: Gaussians, neighbors: Neighbors) -> tuple[Neighbors, Array]:
+  """(neighbours whose lists are made anew for the set, whether they overflowed [] bool). For jit, and vmap."""
+  if neighbors.lists is None:
+    return neighbors, jnp.array(False)
+  gaussians, canvas = geometry.single(gaussians), geometry.canvas_of(gaussians)
+  placed = geometry.geometry(gaussians, _affine(neighbors, canvas, gaussians.means.dtype))
+  lists = tiles.update(placed, neighbors.lists, neighbors.skin, cutoff=canvas.cutoff)
+  return dataclasses.replace(neighbors, lists=lists, age=jnp.zeros_like(neighbors.age)), tiles.overflowed(lists)
 
 
 def render(
@@ -136,7 +151,7 @@ def _render_traced(
     drawn, outrun = _draw_listed(gaussians, neighbors)
     return jnp.where(outrun, jnp.nan, drawn)
   chosen = _chosen(gaussians, height, width, None) if neighbors is None else neighbors.renderer
-  if chosen == "tiles" and len(gaussians.means) * height * width > TRACED_EVALUATIONS:
+  if chosen in LISTED and len(gaussians.means) * height * width > TRACED_EVALUATIONS:
     raise ValueError(
       f"got {len(gaussians.means)} Gaussians at {height} x {width} pixels within jit, grad or vmap, expected at"
       f" most {TRACED_EVALUATIONS} pairs there: neighbors = gaussjax.allocate(gaussians) outside, then"
@@ -160,7 +175,7 @@ def _render_now(
   _make_room(height, width, len(gaussians.means))
   placed = _place(gaussians, output_affine(np.asarray(view, gaussians.means.dtype), height, width))
   neighbors = Neighbors(None, _zero(placed.means.dtype), _zero(jnp.int32), height, width, None, chosen)
-  if chosen == "tiles":
+  if chosen in LISTED:
     lists = _listed(placed, geometry.canvas_of(gaussians), neighbors, 1.0)
     neighbors = dataclasses.replace(neighbors, lists=lists)
   return _draw(gaussians, placed, neighbors)
@@ -215,7 +230,8 @@ def rasterizer(gaussians: Gaussians, neighbors: Neighbors) -> kernel.Rasterizer:
 def _rasterizer(placed: geometry.Geometry, canvas: Canvas, neighbors: Neighbors) -> kernel.Rasterizer:
   tau = kernel.tail(canvas.cutoff)
   if neighbors.lists is not None:
-    return splat.tiled(placed, neighbors.lists, tau=tau)
+    over = warp.warped if neighbors.renderer == "warp" else splat.tiled
+    return over(placed, neighbors.lists, tau=tau)
   by = scanlines.scanlines if neighbors.renderer == "scanlines" else dense.dense
   return by(placed, neighbors.height, neighbors.width, tau=tau)
 
@@ -324,18 +340,27 @@ def _canvas(gaussians: Gaussians) -> Canvas:
 def _chosen(gaussians: Gaussians, height: int, width: int, asked: str | None) -> str:
   """The renderer of a set at a size: the one that is `asked` for, or the fastest that serves. Raises ValueError."""
   blend = geometry.canvas_of(gaussians).blend
-  serves = scanlines.serves(jnp.result_type(*jax.tree.leaves(gaussians)), blend.ordered)
+  dtype = jnp.result_type(*jax.tree.leaves(gaussians))
+  serves = {
+    "scanlines": lambda: scanlines.serves(dtype, blend.ordered),
+    "warp": lambda: warp.serves(dtype),
+    "tiles": lambda: True,
+    "dense": lambda: True,
+  }
   if asked is None:
     small = len(gaussians.means) * height * width <= DENSE_EVALUATIONS
-    return "scanlines" if serves else "dense" if small else "tiles"
+    return next((name for name in BY_DEFAULT if serves[name]()), "dense" if small else "tiles")
   if asked not in RENDERERS:
     raise ValueError(f"got renderer={arguments.shown(asked)}, expected one of {', '.join(RENDERERS)}")
-  if asked == "scanlines" and not serves:
-    raise ValueError(
-      "got renderer=scanlines, which serves float32, blends without order, and a CPU on which gaussjax was"
-      " installed with a C++ compiler at hand; expected one of dense, tiles"
-    )
+  if not serves[asked]():
+    raise ValueError(f"got renderer={asked}, which serves {_WHERE[asked]}; expected one of dense, tiles")
   return asked
+
+
+_WHERE = {
+  "scanlines": "float32, blends without order, and a CPU on which gaussjax was built by a C++ compiler",
+  "warp": "float32, where Warp is installed: pip install 'gaussjax[warp]'",
+}
 
 
 def _traced(tree: Any) -> bool:

@@ -2,6 +2,10 @@
 
 With A the N x (H W) matrix of weights: `splat` is A^T v (custom_vjp), `splat_adjoint` A g. Weights are made in one
 elementwise pass and reduced by matrix products, in chunks that stay in the cache.
+
+On a CPU tiles of like length are drawn together, in as many trips as the longest list has blocks. An accelerator
+would ask the host before each trip whether there is another, so there all blocks of all tiles are one flat list of
+pairs (tile, block), of a length that is known when the program is compiled (`flat`).
 """
 
 import functools
@@ -25,10 +29,34 @@ CHUNK_EVALUATIONS_ELSEWHERE = 2**24  # enough to fill an accelerator
 _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
+def flat() -> bool:
+  """Whether blocks are drawn as one flat list, as accelerators want them."""
+  return jax.default_backend() != "cpu"
+
+
 def chunk_tiles(tile: tuple[int, int], tiles: int) -> int:
   """C, the tiles drawn together: as many as keep one block's weights in the cache, or fill the accelerator."""
   evaluations = CHUNK_EVALUATIONS.get(jax.default_backend(), CHUNK_EVALUATIONS_ELSEWHERE)
   return max(1, min(tiles, evaluations // (BLOCK * math.prod(tile))))
+
+
+def flat_chunks(lists: TileLists) -> tuple[Array, Array]:
+  """(tiles, blocks) of the flat list, `[chunks, C]` each; T, 0 where there are no more.
+
+  Tile t has the places from starts[t] // BLOCK + t on. Those are enough for its blocks and at most one too many,
+  which draws nothing, and to find them no sum over tiles is needed.
+  """
+  tiles = lists.order.shape[0]
+  first = lists.starts[:-1] // BLOCK + jnp.arange(tiles, dtype=jnp.int32)
+  size = lists.ids.shape[0] // BLOCK + tiles
+  chunk = chunk_tiles(lists.tile, size)
+  places = jnp.arange(-(-size // chunk) * chunk, dtype=jnp.int32)
+  # Unrolled it is one pass; as a loop it would be a launch for each of its trips.
+  tile = jnp.searchsorted(first, places, side="right", method="scan_unrolled").astype(jnp.int32) - 1
+  block = places - first[tile]
+  used = block * BLOCK < lists.starts[tile + 1] - lists.starts[tile]
+  of_chunks = lambda numbers: numbers.reshape(-1, chunk)
+  return of_chunks(jnp.where(used, tile, tiles)), of_chunks(jnp.where(used, block, 0))
 
 
 def local_pixels(tile: tuple[int, int], dtype) -> Array:
@@ -63,7 +91,7 @@ def exponential(rows: Array, centers: Array, pixels: Array) -> Array:
 
 
 def blocks_of(lists: TileLists, tiles: Array, block: Array) -> Array:
-  """`[C, B]` Gaussians of the given block of each tile; N where a list has ended (or the tile is none)."""
+  """`[C, B]` Gaussians of a `block` [] or [C, 1] of each tile; N where a list has ended (or the tile is none)."""
   slot = lists.starts[tiles][:, None] + block * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)
   end = lists.starts[jnp.minimum(tiles + 1, lists.starts.shape[0] - 1)]
   last = lists.ids.shape[0] - 1
@@ -110,6 +138,8 @@ def map_tiles(lists: TileLists, draw: Callable[[Array, Array], Array]) -> Array:
 
 def sum_blocks(lists: TileLists, rows: Array, draw: Callable[[Array, Array], Array], num_values: int) -> Array:
   """`[H, W, D]`, the sum over blocks of draw(rows `[C, B, F]`, centers `[C, 2]`) `[C, D, P]`."""
+  if flat():
+    return _sum_flat(lists, rows, draw, num_values)
 
   def chunk(tiles: Array, centers: Array) -> Array:
     add = lambda block, total: total + draw(rows[blocks_of(lists, tiles, block)], centers)
@@ -120,11 +150,28 @@ def sum_blocks(lists: TileLists, rows: Array, draw: Callable[[Array, Array], Arr
   return map_tiles(lists, chunk)
 
 
+def _sum_flat(lists: TileLists, rows: Array, draw: Callable[[Array, Array], Array], num_values: int) -> Array:
+  """The same over the flat list."""
+
+  def chunk(total: Array, places: tuple[Array, Array]) -> tuple[Array, None]:
+    tiles, blocks = places
+    drawn = draw(rows[blocks_of(lists, tiles, blocks[:, None])], tile_centers(lists, tiles))
+    return total.at[tiles].add(drawn, mode="drop"), None
+
+  start = jnp.zeros((lists.order.shape[0], num_values, math.prod(lists.tile)), rows.dtype)
+  return to_image(jax.lax.scan(chunk, varying_like(start, (rows, lists)), flat_chunks(lists))[0], lists)
+
+
 def gather_tiles(
   lists: TileLists, rows: Array, image: Array, pull: Callable[[Array, Array, Array], Array], num_values: int
 ) -> Array:
   """`[N, G]`, each Gaussian's sum over tiles of pull(rows `[C, B, F]`, centers, image `[C, D, P]`) `[C, B, G]`."""
   targets = jnp.pad(to_tiles(image, lists), ((0, 1), (0, 0), (0, 0)))
+
+  def flat_chunk(totals: Array, places: tuple[Array, Array]) -> tuple[Array, None]:
+    tiles, blocks = places
+    ids = blocks_of(lists, tiles, blocks[:, None])
+    return totals.at[ids].add(pull(rows[ids], tile_centers(lists, tiles), targets[tiles])), None
 
   def chunk(totals: Array, tiles: Array) -> tuple[Array, None]:
     centers, target = tile_centers(lists, tiles), targets[tiles]
@@ -136,6 +183,8 @@ def gather_tiles(
     return jax.lax.fori_loop(0, num_blocks(lists, tiles), add, totals), None
 
   totals = varying_like(jnp.zeros((rows.shape[0], num_values), rows.dtype), (rows, image, lists))
+  if flat():
+    return jax.lax.scan(flat_chunk, totals, flat_chunks(lists))[0][:-1]
   return jax.lax.scan(chunk, totals, tile_chunks(lists))[0][:-1]
 
 
@@ -189,10 +238,11 @@ def _splat_backward(tau: float, residuals, cotangent: Array):
 
   pulled = gather_tiles(lists, table(geometry, values / (1 - tau)), cotangent, pull, 5 + values.shape[1])
   d_geometry = Geometry(pulled[:, :2], pulled[:, 2:5], jnp.zeros_like(geometry.log_weights))
-  return d_geometry, pulled[:, 5:] / (1 - tau), jax.tree.map(_no_gradient, lists)
+  return d_geometry, pulled[:, 5:] / (1 - tau), jax.tree.map(no_gradient, lists)
 
 
-def _no_gradient(leaf: Array):
+def no_gradient(leaf: Array):
+  """What has no derivative has one of zeros."""
   is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
   return jnp.zeros_like(leaf) if is_float else np.zeros(leaf.shape, jax.dtypes.float0)
 
@@ -227,6 +277,8 @@ def composite(
     draw_block = jax.checkpoint(lambda drawn, block: draw(rows[blocks_of(lists, tiles, block)], centers, drawn))
 
     def step(drawn: Array, block: Array) -> tuple[Array, None]:
+      if flat():  # where a list has ended nothing is drawn, and no branch is worth asking the host
+        return draw_block(drawn, block), None
       more = block < num_blocks(lists, tiles)
       return jax.lax.cond(more, draw_block, lambda drawn, block: drawn, drawn, block), None
 

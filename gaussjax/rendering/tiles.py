@@ -286,11 +286,23 @@ def _exceeds(required: Any, lists: TileLists) -> Any:
   return (strips > size) | (pairs > size) | ((lists.max_blocks > 0) & (blocks > lists.max_blocks))
 
 
+def on_device() -> bool:
+  """Whether lists are made where they are used: an accelerator, to which the way from the host is long."""
+  return jax.default_backend() != "cpu"
+
+
+_update_in_jit = jax.jit(update, static_argnames="cutoff")
+
+
 def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float | Array = 0.0) -> TileLists:
   """Lists with room for this geometry and a margin, no smaller than `like`. Host: reads values, not for jit.
 
   Raises ValueError where the Gaussians are so many and large that no memory holds their pairs with tiles.
   """
+  if on_device() and isinstance(like.ids, jax.Array):  # not the first lists, whose capacity is a guess
+    lists = _update_in_jit(geometry, like, jnp.asarray(skin, geometry.means.dtype), cutoff=cutoff)
+    if not _exceeds(lists.required.tolist(), lists):
+      return lists
   placed, host_skin = _on_host(geometry), np.asarray(skin, np.float64)
   while True:
     lists = update(placed, like, host_skin, cutoff=cutoff)
@@ -315,13 +327,13 @@ def allocate(geometry: Geometry, like: TileLists, *, cutoff: float, skin: float 
 class Neighbors:
   """What a render of one set keeps from step to step: tile lists, with what it takes to choose their skin."""
 
-  lists: TileLists | None  # of the renderer "tiles"; None for the others, which need none
+  lists: TileLists | None  # of the renderers that need some: "tiles", "warp"
   skin: Array  # [] pixels, the lists'
   age: Array  # [] int32, steps since they were built
   height: int  # of the render, pixels
   width: int
   viewport: tuple[float, float, float, float] | None = None  # of the fitted image; None: all of it
-  renderer: str = "tiles"  # or "dense", "scanlines"
+  renderer: str = "tiles"  # one of renderer.RENDERERS
   mesh: jax.sharding.Mesh | None = None  # of devices that share out the picture's rows; None: one device draws all
 
 
