@@ -1,6 +1,7 @@
 """What a browser runs: the decoder of gaussjax/web/gjx.js in node, against the one here. Left out without node."""
 
 import base64
+import gzip
 import itertools
 import json
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 from test_codec import STEPS, random_codes
+from web_cases import GOLDEN, cases, check_alike
 
 import gaussjax
 from experiments import fuzz_format
@@ -18,7 +20,6 @@ from gaussjax.gjx import container, contexts, grids, packing
 
 HERE = Path(__file__).parent
 MODULE = Path(gaussjax.__file__).parent / "web" / "gjx.js"
-GOLDEN = HERE / "golden"
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node to run JavaScript with")
 
@@ -123,3 +124,24 @@ def test_a_file_that_was_cut_off_is_drawn_from_its_whole_layers():
   assert refused["error"] == "cut off: 2 of 3 layers are whole"
   assert part["layers"] == whole["layers"][:2] and not part["whole"] and whole["whole"]
   assert part["means"] == whole["means"][: len(part["means"])]
+
+
+@needs_node
+def test_pictures_drawn_without_a_gpu_are_those_of_python():
+  photo = (GOLDEN / "photo.gjx").read_bytes()
+  wanted = cases("photo", photo) + [
+    cases(f"{channels} channels, blend {blend}", made(channels, 1, blend))[at]
+    for channels, blend, at in ((1, 1, 1), (2, 0, 0), (4, 0, 2), (4, 1, 3))
+  ]
+  lines = [json.dumps({"data": base64.b64encode(case.data).decode(), **case.json()}) + "\n" for case in wanted]
+  command = [NODE, str(HERE / "node_draw.mjs"), str(MODULE)]
+  done = subprocess.run(command, input="".join(lines), capture_output=True, text=True, timeout=300, check=True)
+  for line, case in zip(done.stdout.splitlines(), wanted, strict=True):
+    pixels = np.frombuffer(base64.b64decode(line), np.uint8).reshape(case.height, case.width, 4)
+    check_alike(pixels, case)
+
+
+def test_the_module_stays_small_and_needs_nothing():
+  source = MODULE.read_text()
+  assert len(gzip.compress(source.encode(), 9)) < 15_000
+  assert "import " not in source.replace("//   import { decode", "")

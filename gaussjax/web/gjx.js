@@ -471,3 +471,515 @@ function checkDrawable({ height, width, cutoff, floor, count, means, logScales }
   }
   if (overlaps > limits.overlaps) refuse(`got ${overlaps} Gaussians in tiles, expected at most ${limits.overlaps}`);
 }
+
+// Drawing. Each Gaussian's covariance is S S^T + floor^2 I; at r output pixels for one of the picture it is
+// r^2 S S^T + (max(r, 1) floor)^2 I, with less weight for what it was spread: exact upwards, low-pass filtered
+// downwards. A view is [left, top, right, bottom] in the picture's pixels.
+
+const EACH = 10; // numbers of a Gaussian to be drawn: mean x, y; xx, xy, yy and determinant of S S^T; four colours
+const HALF_GAIN = 64; // what lifts weights out of the range in which a float of 16 bits has few bits left
+
+/** Whether a picture has an alpha channel, its last one. */
+const hasAlpha = (image) => image.channels === 2 || image.channels === 4;
+
+/** Colours of a picture's channels as red, green, blue, alpha. */
+function toRgba(image, values, at, out, to) {
+  const gray = image.channels < 3;
+  for (let c = 0; c < 3; c++) out[to + c] = values[at + (gray ? 0 : c)];
+  out[to + 3] = hasAlpha(image) ? values[at + image.channels - 1] : 1;
+}
+
+/** Indices of the Gaussians of the first `layers` layers, the largest first. */
+export function largestFirst(image, layers = image.layers.length) {
+  const end = image.layers.slice(0, layers).reduce((sum, count) => sum + count, 0), scales = image.logScales;
+  const size = (i) => scales[2 * i] + scales[2 * i + 1];
+  return Int32Array.from({ length: end }, (_, i) => i).sort((i, j) => size(j) - size(i) || i - j);
+}
+
+/** `[K, EACH]` numbers of the Gaussians `order` `[K]`. */
+function instancesOf(image, order) {
+  const { means, logScales, thetas, colors, channels } = image, out = new Float32Array(EACH * order.length);
+  order.forEach((i, place) => {
+    const a = Math.exp(2 * logScales[2 * i]), b = Math.exp(2 * logScales[2 * i + 1]);
+    const cos = Math.cos(thetas[i]), sin = Math.sin(thetas[i]);
+    const sigma = [a * cos * cos + b * sin * sin, (a - b) * cos * sin, a * sin * sin + b * cos * cos, a * b];
+    out.set([means[2 * i], means[2 * i + 1], ...sigma], EACH * place);
+    toRgba(image, colors, channels * i, out, EACH * place + 6);
+  });
+  return out;
+}
+
+/** A set that is ready to be drawn, by whatever draws it. */
+function sceneOf(image, order) {
+  const background = [0, 0, 0, 0];
+  toRgba(image, image.background, 0, background, 0);
+  const tau = Math.exp(-(image.cutoff ** 2) / 2), averaged = image.blend === "weighted_average";
+  return { image, background, tau, averaged, alpha: hasAlpha(image), instances: instancesOf(image, order) };
+}
+
+/** On how many output pixels a scene's Gaussians are evaluated, about. */
+function costOf({ image, instances }, [left, top, right, bottom], width, height) {
+  const sx = width / (right - left), sy = height / (bottom - top);
+  let cost = 0;
+  for (let at = 0; at < instances.length; at += EACH) {
+    const [x, y] = [(instances[at] - left) * sx, (instances[at + 1] - top) * sy];
+    const rx = image.cutoff * (Math.sqrt(instances[at + 2]) * sx + Math.max(sx, 1) * image.floor);
+    const ry = image.cutoff * (Math.sqrt(instances[at + 4]) * sy + Math.max(sy, 1) * image.floor);
+    const across = Math.min(x + rx, width) - Math.max(x - rx, 0), down = Math.min(y + ry, height) - Math.max(y - ry, 0);
+    if (across > 0 && down > 0) cost += across * down;
+  }
+  return cost;
+}
+
+/** Draws `[height, width, 4]` bytes, alpha apart, without a GPU. */
+function rasterizeScene(scene, view, width, height, count) {
+  const { image, instances, tau, background } = scene, [left, top, right, bottom] = view;
+  const sx = width / (right - left), sy = height / (bottom - top), f = image.floor ** 2;
+  const fx = sx * sx * f, fy = sy * sy * f, gx = Math.max(sx * sx, 1) * f, gy = Math.max(sy * sy, 1) * f;
+  const sums = new Float32Array(5 * width * height), reach = image.cutoff;
+  for (let at = 0; at < EACH * count; at += EACH) {
+    const x = (instances[at] - left) * sx, y = (instances[at + 1] - top) * sy;
+    const xx = instances[at + 2] * sx * sx, xy = instances[at + 3] * sx * sy, yy = instances[at + 4] * sy * sy;
+    const det = instances[at + 5] * sx * sx * sy * sy, wide = det + gx * yy + gy * xx + gx * gy;
+    const gain = Math.sqrt((det + fx * yy + fy * xx + fx * fy) / wide) / (1 - tau);
+    const a11 = 1 / Math.sqrt(xx + gx), a22 = 1 / (a11 * Math.sqrt(wide)), a21 = -xy * a11 / Math.sqrt(wide);
+    const s = a11 * a11 + a21 * a21, up = reach * Math.sqrt(yy + gy);
+    const [r, g, b, a] = instances.subarray(at + 6, at + EACH);
+    const last = Math.min(height - 1, Math.floor(y + up - 0.5));
+    for (let row = Math.max(0, Math.ceil(y - up - 0.5)); row <= last; row++) {
+      const dy = row + 0.5 - y, center = x - (a21 * a22 * dy) / s - 0.5;
+      const half = Math.sqrt(Math.max(reach * reach * s - (a11 * a22 * dy) ** 2, 0)) / s;
+      const end = Math.min(width - 1, Math.floor(center + half));
+      for (let column = Math.max(0, Math.ceil(center - half)); column <= end; column++) {
+        const dx = column + 0.5 - x, u = a11 * dx, v = a21 * dx + a22 * dy, w = (Math.exp((u * u + v * v) / -2) - tau) * gain;
+        if (w <= 0) continue;
+        const to = 5 * (row * width + column);
+        sums[to] += w * r;
+        sums[to + 1] += w * g;
+        sums[to + 2] += w * b;
+        sums[to + 3] += w * a;
+        sums[to + 4] += w;
+      }
+    }
+  }
+  const data = new Uint8ClampedArray(4 * width * height);
+  for (let at = 0, from = 0; at < data.length; at += 4, from += 5)
+    for (let c = 0; c < 4; c++) {
+      const value = scene.averaged
+        ? (sums[from + c] + tau * background[c]) / (sums[from + 4] + tau)
+        : sums[from + c] + background[c];
+      data[at + c] = c < 3 || scene.alpha ? 255 * value : 255;
+    }
+  return data;
+}
+
+/** `[height, width, 4]` bytes (red, green, blue, alpha) of a picture or a part of it, without WebGL. */
+export function rasterize(image, { view = wholeOf(image), width = image.width, height = image.height } = {}) {
+  return rasterizeScene(sceneOf(image, largestFirst(image)), view, width, height, image.count);
+}
+
+const wholeOf = ({ width, height }) => [0, 0, width, height];
+
+const VERTEX = `#version 300 es
+layout(location=0) in vec2 mean; layout(location=1) in vec4 sigma; layout(location=2) in vec4 color;
+uniform vec2 scale, offset, size; uniform float least, reach;
+out highp vec2 z; flat out highp vec4 value; flat out highp float gain;
+void main() {
+  float turn = 0.78539816 * float(gl_VertexID);  // an octagon around the support's circle, before it is stretched
+  z = reach * 1.0825 * vec2(cos(turn), sin(turn));
+  vec2 square = scale * scale, exact = square * least * least, floors = max(square, 1.) * least * least;
+  float xx = sigma.x * square.x, xy = sigma.y * scale.x * scale.y, yy = sigma.z * square.y, det = sigma.w * square.x * square.y;
+  float wide = det + floors.x * yy + floors.y * xx + floors.x * floors.y;
+  gain = sqrt((det + exact.x * yy + exact.y * xx + exact.x * exact.y) / wide);
+  value = color;
+  float l11 = sqrt(xx + floors.x);
+  vec2 at = (mean - offset) * scale + vec2(l11 * z.x, xy / l11 * z.x + sqrt(wide) / l11 * z.y);
+  gl_Position = vec4(2. * at.x / size.x - 1., 1. - 2. * at.y / size.y, 0, 1);
+}`;
+const SUM = (alpha) => `#version 300 es
+precision highp float;
+in vec2 z; flat in vec4 value; flat in float gain; uniform float tau, by;
+layout(location=0) out vec4 sums; ${alpha ? "layout(location=1) out vec4 alphas;" : ""}
+void main() {
+  float w = max(exp(-.5 * dot(z, z)) - tau, 0.) * gain * by;
+  sums = vec4(value.rgb * w, w);
+  ${alpha ? "alphas = vec4(value.a * w);" : ""}
+}`;
+const COVER = `#version 300 es
+void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }`;
+const DIVIDE = (alpha) => `#version 300 es
+precision highp float;
+uniform highp sampler2D sums, alphas; uniform vec4 background; uniform float tail, by; uniform bool averaged; out vec4 color;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  vec4 s = texelFetch(sums, at, 0);
+  vec4 v = vec4(s.rgb, ${alpha ? "texelFetch(alphas, at, 0).r" : "1."});
+  color = clamp(averaged ? (v + tail * background) / (s.a + tail) : v / by + background, 0., 1.);
+  ${alpha ? "color.rgb *= color.a;" : "color.a = 1.;"}
+}`;
+
+/** What this browser blends in: "float", "half", or "2d" where neither is to be had. */
+let able;
+export function ability() {
+  if (able) return able;
+  able = "2d";
+  const gl = document.createElement("canvas").getContext("webgl2");
+  if (!gl) return able;
+  if (gl.getExtension("EXT_color_buffer_float")) able = gl.getExtension("EXT_float_blend") ? "float" : "half";
+  else if (gl.getExtension("EXT_color_buffer_half_float")) able = "half";
+  gl.getExtension("WEBGL_lose_context")?.loseContext(); // pages have few contexts
+  return able;
+}
+
+/** Draws pictures into a canvas by WebGL2, or by hand where there is none; only when something has changed. */
+export class Renderer {
+  /** `by` is "float", "half" or "2d" instead of the best that serves; `onrestored` is called after a lost context. */
+  constructor(canvas, { by = ability(), onrestored = () => {} } = {}) {
+    Object.assign(this, { canvas, by, count: 0, drawn: "", lost: false, version: 0 });
+    if (by !== "2d") this.gl = canvas.getContext("webgl2", { antialias: false, depth: false, powerPreference: "low-power" });
+    if (!this.gl) {
+      this.by = "2d";
+      this.context = canvas.getContext("2d");
+      return;
+    }
+    canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault(); // or it is never restored
+      this.lost = true;
+    });
+    canvas.addEventListener("webglcontextrestored", () => {
+      this.build();
+      if (this.last) this.draw(...this.last);
+      onrestored();
+    });
+    this.build();
+  }
+
+  build() {
+    const { gl } = this;
+    this.lost = false;
+    this.drawn = "";
+    this.size = "";
+    for (const name of ["EXT_color_buffer_float", "EXT_float_blend", "EXT_color_buffer_half_float"]) gl.getExtension(name);
+    const program = (vertex, fragment) => {
+      const made = gl.createProgram();
+      for (const [type, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+        const shader = gl.createShader(type);
+        gl.shaderSource(shader, source);
+        gl.compileShader(shader);
+        gl.attachShader(made, shader);
+      }
+      gl.linkProgram(made);
+      if (!gl.getProgramParameter(made, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(gl.getProgramInfoLog(made));
+      const uniform = new Proxy({}, { get: (known, name) => (known[name] ??= gl.getUniformLocation(made, name)) });
+      return { program: made, uniform };
+    };
+    const both = (vertex, source) => [false, true].map((alpha) => program(vertex, source(alpha)));
+    this.programs = { sum: both(VERTEX, SUM), divide: both(COVER, DIVIDE) };
+    this.array = gl.createVertexArray();
+    this.buffer = gl.createBuffer();
+    gl.bindVertexArray(this.array);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
+    for (const [index, size, offset] of [[0, 2, 0], [1, 4, 8], [2, 4, 24]]) {
+      gl.enableVertexAttribArray(index);
+      gl.vertexAttribPointer(index, size, gl.FLOAT, false, 4 * EACH, offset);
+      gl.vertexAttribDivisor(index, 1);
+    }
+    this.empty = gl.createVertexArray();
+    this.most = Math.min(gl.getParameter(gl.MAX_TEXTURE_SIZE), ...gl.getParameter(gl.MAX_VIEWPORT_DIMS));
+    if (this.scene) this.upload();
+  }
+
+  upload() {
+    if (!this.gl || this.lost) return;
+    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.buffer);
+    this.gl.bufferData(this.gl.ARRAY_BUFFER, this.scene.instances, this.gl.STATIC_DRAW);
+  }
+
+  /** The picture to draw, of which only the first `layers` layers, and the `count` largest Gaussians of those. */
+  show(image, { layers = image.layers.length, count = Infinity } = {}) {
+    if (this.scene?.image !== image || this.layers !== layers) {
+      this.scene = sceneOf(image, largestFirst(image, layers));
+      this.layers = layers;
+      this.version++;
+      this.upload();
+    }
+    this.count = Math.min(count, this.scene.instances.length / EACH);
+    return this;
+  }
+
+  /** Draws a view at a size in device pixels. Whether it had to. */
+  draw(view = wholeOf(this.scene.image), width = this.scene.image.width, height = this.scene.image.height) {
+    this.last = [view, width, height];
+    const key = [this.version, this.count, view, width, height].join();
+    if (this.lost || !this.scene || key === this.drawn) return false;
+    const { canvas } = this;
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+    if (this.gl) this.drawByGpu(view, width, height);
+    else this.drawByHand(view, width, height);
+    this.drawn = key;
+    return true;
+  }
+
+  drawByHand(view, width, height) {
+    const by = Math.max(1, Math.sqrt(costOf(this.scene, view, width, height) / 2e8)); // coarser where it takes seconds
+    const [w, h] = [Math.ceil(width / by), Math.ceil(height / by)];
+    const pixels = new ImageData(rasterizeScene(this.scene, view, w, h, this.count), w, h);
+    if (by === 1) return this.context.putImageData(pixels, 0, 0);
+    const small = Object.assign(document.createElement("canvas"), { width: w, height: h });
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    return this.context.drawImage(small, 0, 0, width, height);
+  }
+
+  target(width, height) {
+    const { gl } = this, half = this.by === "half";
+    if (this.size === `${width},${height}`) return;
+    this.size = `${width},${height}`;
+    for (const texture of this.textures ?? []) gl.deleteTexture(texture);
+    gl.deleteFramebuffer(this.frame ?? null);
+    this.frame = gl.createFramebuffer();
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    this.textures = [half ? gl.RGBA16F : gl.RGBA32F, half ? gl.R16F : gl.R32F].map((format, index) => {
+      const texture = gl.createTexture();
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.texStorage2D(gl.TEXTURE_2D, 1, format, ...(index && !this.scene.alpha ? [1, 1] : [width, height]));
+      if (!index || this.scene.alpha)
+        gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + index, gl.TEXTURE_2D, texture, 0);
+      return texture;
+    });
+    gl.drawBuffers(this.scene.alpha ? [gl.COLOR_ATTACHMENT0, gl.COLOR_ATTACHMENT1] : [gl.COLOR_ATTACHMENT0]);
+  }
+
+  drawByGpu([left, top, right, bottom], width, height) {
+    const { gl, scene, count } = this, { image, tau, averaged, alpha } = scene, which = alpha ? 1 : 0;
+    const by = this.by === "half" && averaged ? HALF_GAIN : 1;
+    if (this.ofAlpha !== alpha) this.size = "";
+    this.ofAlpha = alpha;
+    this.target(width, height);
+    gl.viewport(0, 0, width, height);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE);
+    const { program, uniform } = this.programs.sum[which];
+    gl.useProgram(program);
+    gl.uniform2f(uniform.scale, width / (right - left), height / (bottom - top));
+    gl.uniform2f(uniform.offset, left, top);
+    gl.uniform2f(uniform.size, width, height);
+    gl.uniform1f(uniform.least, image.floor);
+    gl.uniform1f(uniform.reach, image.cutoff);
+    gl.uniform1f(uniform.tau, tau);
+    gl.uniform1f(uniform.by, by / (1 - tau));
+    gl.bindVertexArray(this.array);
+    gl.drawArraysInstanced(gl.TRIANGLE_FAN, 0, 8, count);
+    gl.disable(gl.BLEND);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    const divide = this.programs.divide[which];
+    gl.useProgram(divide.program);
+    this.textures.forEach((texture, index) => {
+      gl.activeTexture(gl.TEXTURE0 + index);
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+    });
+    gl.uniform1i(divide.uniform.sums, 0);
+    gl.uniform1i(divide.uniform.alphas, 1);
+    gl.uniform4fv(divide.uniform.background, scene.background);
+    gl.uniform1f(divide.uniform.tail, tau * by);
+    gl.uniform1f(divide.uniform.by, by);
+    gl.uniform1i(divide.uniform.averaged, averaged ? 1 : 0);
+    gl.bindVertexArray(this.empty);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+  }
+}
+
+// <gjx-image src="photo.gjx" alt="...">: as <img> is. An <img> inside of it is laid over it once that has loaded.
+
+const SHEET = `
+:host { display: inline-block; position: relative; overflow: clip; }
+:host([hidden]) { display: none; }
+canvas, ::slotted(img) { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: inherit; object-position: inherit; }
+slot { visibility: hidden; object-fit: inherit; object-position: inherit; }`;
+
+const elements = new Set(); // on the page, with a picture
+let shared; // pages have few contexts: one draws for all
+
+function sharedRenderer() {
+  const onrestored = () => elements.forEach((element) => element.paint(true));
+  return (shared ??= new Renderer(document.createElement("canvas"), { onrestored }));
+}
+
+export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
+  static observedAttributes = ["src", "alt", "loading", "width", "height"];
+
+  constructor() {
+    super();
+    this.internals = this.attachInternals();
+    const root = this.attachShadow({ mode: "open" });
+    this.sheet = new CSSStyleSheet();
+    const fixed = new CSSStyleSheet();
+    fixed.replaceSync(SHEET);
+    root.adoptedStyleSheets = [fixed, this.sheet];
+    const make = (name, part) => Object.assign(root.appendChild(document.createElement(name)), { part });
+    this.sizer = make("div", "sizer");
+    this.canvas = make("canvas", "canvas");
+    this.label = make("span", "alt");
+    this.cover = make("slot", "cover");
+    this.cover.addEventListener("slotchange", () => this.look());
+    this.cover.addEventListener("load", () => this.look(), true);
+    this.resized = new ResizeObserver((entries) => {
+      const { devicePixelContentBoxSize: device, contentRect: css } = entries.at(-1);
+      const box = device?.[0] ?? { inlineSize: css.width * devicePixelRatio, blockSize: css.height * devicePixelRatio };
+      this.box = [box.inlineSize, box.blockSize];
+      this.paint();
+    });
+  }
+
+  get src() { return this.getAttribute("src") ?? ""; }
+  set src(value) { this.setAttribute("src", value); }
+  get alt() { return this.getAttribute("alt") ?? ""; }
+  set alt(value) { this.setAttribute("alt", value); }
+  get naturalWidth() { return this.image?.width ?? 0; }
+  get naturalHeight() { return this.image?.height ?? 0; }
+  get complete() { return !this.src || this.state === "loaded" || this.state === "broken"; }
+
+  /** When the picture is there, whole; rejects for one that cannot be drawn. */
+  decode() {
+    const ended = () => (this.state === "loaded" ? Promise.resolve() : Promise.reject(this.error));
+    if (this.complete && this.src) return ended();
+    return new Promise((resolve) => ["load", "error"].forEach((name) => this.addEventListener(name, resolve, { once: true }))).then(ended);
+  }
+
+  connectedCallback() {
+    try {
+      this.resized.observe(this, { box: "device-pixel-content-box" });
+    } catch {
+      this.resized.observe(this);
+    }
+    if (this.image) elements.add(this);
+    else this.start();
+    this.describe();
+  }
+
+  disconnectedCallback() {
+    this.resized.disconnect();
+    this.seen?.disconnect();
+    elements.delete(this);
+    if (!this.complete) this.loading?.abort();
+  }
+
+  attributeChangedCallback(name, before, after) {
+    if (before === after) return;
+    if (name === "src" || (name === "loading" && this.state === "waiting")) this.start();
+    else this.describe();
+  }
+
+  /** Loads at once, or when it is about to be seen. */
+  start() {
+    this.loading?.abort();
+    this.seen?.disconnect();
+    Object.assign(this, { state: "waiting", image: undefined, error: undefined });
+    elements.delete(this);
+    this.label.textContent = "";
+    if (!this.isConnected || !this.src) return;
+    if (this.getAttribute("loading") !== "lazy") return this.load();
+    this.seen = new IntersectionObserver((entries) => {
+      if (entries.some((entry) => entry.isIntersecting)) {
+        this.seen.disconnect();
+        this.load();
+      }
+    }, { rootMargin: "300px" });
+    this.seen.observe(this);
+  }
+
+  async load() {
+    const { signal } = (this.loading = new AbortController());
+    this.state = "loading";
+    try {
+      let data = new Uint8Array(1 << 14), size = 0, layers = 0, read = 0;
+      const response = await fetch(this.src, { signal });
+      if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+      const stream = response.body.getReader();
+      for (let part; !(part = await stream.read()).done; ) {
+        while (size + part.value.length > data.length) {
+          if (data.length > LIMITS.fileBytes) refuse(`got more than ${LIMITS.fileBytes} bytes`);
+          const more = new Uint8Array(2 * data.length);
+          more.set(data);
+          data = more;
+        }
+        data.set(part.value, size);
+        size += part.value.length;
+        const whole = countLayers(data.subarray(0, size));
+        if (whole > layers) {
+          this.show(decode(data.subarray(0, size), { partial: true }));
+          [layers, read] = [whole, size];
+        }
+      }
+      if (read < size || !this.image?.whole) this.show(decode(data.subarray(0, size)));
+      this.state = "loaded";
+      this.dispatchEvent(new Event("load"));
+    } catch (error) {
+      if (signal.aborted) return;
+      Object.assign(this, { state: "broken", image: undefined, error });
+      elements.delete(this);
+      this.canvas.width = this.canvas.height = 0;
+      this.describe();
+      this.dispatchEvent(new ErrorEvent("error", { message: error.message, error }));
+    }
+  }
+
+  show(image) {
+    this.image = image;
+    if (this.isConnected) elements.add(this);
+    this.describe();
+    this.paint(true);
+  }
+
+  /** Size, role and words follow from the attributes and the picture. */
+  describe() {
+    const attribute = (name) => /^\s*\d+/.test(this.getAttribute(name) ?? "") && parseInt(this.getAttribute(name));
+    const [width, height] = [attribute("width"), attribute("height")];
+    const natural = this.image ?? { width, height };
+    const rules = [];
+    if (width !== false) rules.push(`width: ${width}px`);
+    if (height !== false) rules.push(`height: ${height}px`);
+    if (natural.width && natural.height) rules.push(`aspect-ratio: ${natural.width} / ${natural.height}`);
+    this.sheet.replaceSync(`:host { ${rules.join("; ")} } [part=sizer] { width: ${this.image ? natural.width : 0}px; max-width: 100% }`);
+    const decorative = this.getAttribute("alt") === "";
+    this.internals.role = decorative ? "presentation" : "img";
+    this.internals.ariaLabel = decorative ? null : this.alt || null;
+    this.label.textContent = this.state === "broken" ? this.alt : "";
+  }
+
+  /** Device pixels that the whole picture takes, by object-fit. */
+  extent() {
+    const [bw, bh] = this.box, { width, height } = this.image, by = [bw / width, bh / height];
+    const fit = getComputedStyle(this).objectFit;
+    if (fit === "fill") return [bw, bh];
+    const contained = Math.min(...by);
+    const scale = { contain: contained, cover: Math.max(...by), "scale-down": Math.min(contained, 1) }[fit] ?? 1;
+    return [width * scale, height * scale];
+  }
+
+  paint(anew = false) {
+    if (!this.image || !this.box?.[0] || !this.box[1]) return;
+    const whole = this.extent(), renderer = sharedRenderer();
+    const most = Math.min(1, (renderer.most ?? 8192) / Math.max(...whole), 4096 / Math.sqrt(whole[0] * whole[1]));
+    const [width, height] = whole.map((length) => Math.max(1, Math.round(length * most)));
+    if (!anew && this.canvas.width === width && this.canvas.height === height) return;
+    renderer.drawn = ""; // what it drew before is no longer in its canvas
+    renderer.show(this.image).draw(undefined, width, height);
+    if (renderer.lost) return; // painted when it is restored
+    Object.assign(this.canvas, { width, height });
+    this.canvas.getContext("2d").drawImage(renderer.canvas, 0, 0);
+  }
+
+  /** Shows an image inside once it is there. */
+  look() {
+    const images = this.cover.assignedElements().filter((element) => element.localName === "img");
+    const there = images.some((image) => image.complete && image.naturalWidth > 0);
+    this.cover.style.visibility = there ? "visible" : "";
+    for (const image of there ? [] : images) image.addEventListener("load", () => this.look(), { once: true });
+  }
+}
+
+if (globalThis.customElements && !customElements.get("gjx-image")) customElements.define("gjx-image", GjxImage);
