@@ -37,17 +37,18 @@ def cases(name: str, data: bytes) -> list[Case]:
   ]
 
 
-def by_python(case: Case) -> np.ndarray:
-  """`[H, W, 4]` bytes."""
+def by_python(case: Case, *, multiplied: bool = False) -> np.ndarray:
+  """`[H, W, 4]` bytes; with `multiplied` colours by alpha, as a page shows them."""
   gaussians, header = gaussjax.decode(case.data)
-  drawn = np.asarray(gaussjax.render(gaussians, case.height, case.width, viewport=case.view))
-  pixels = image_io.as_uint8(np.clip(drawn, 0, 1))
-  color = pixels[..., :3] if header.channels > 2 else np.repeat(pixels[..., :1], 3, axis=-1)
-  alpha = pixels[..., -1:] if header.channels in (2, 4) else np.full_like(pixels[..., :1], 255)
-  return np.concatenate([color, alpha], axis=-1)
+  drawn = np.clip(gaussjax.render(gaussians, case.height, case.width, viewport=case.view), 0, 1)
+  color = drawn[..., :3] if header.channels > 2 else np.repeat(drawn[..., :1], 3, axis=-1)
+  alpha = drawn[..., -1:] if header.channels in (2, 4) else np.ones_like(drawn[..., :1])
+  return image_io.as_uint8(np.concatenate([color * alpha if multiplied else color, alpha], axis=-1))
 
 
-def check_alike(found: np.ndarray, case: Case, *, most: int = 1, mean: float = 0.001) -> None:
+def check_alike(
+  found: np.ndarray, case: Case, *, multiplied: bool = False, most: int = 1, mean: float = 0.001
+) -> None:
   """Within `most` of 255, and `mean` of 1 on average, of what Python draws."""
-  apart = np.abs(found.astype(int) - by_python(case))
+  apart = np.abs(found.astype(int) - by_python(case, multiplied=multiplied))
   assert apart.max() <= most and apart.mean() / 255 < mean, f"{case.name}: {apart.max()}, {apart.mean() / 255:.5f}"

@@ -582,26 +582,29 @@ const wholeOf = ({ width, height }) => [0, 0, width, height];
 
 const VERTEX = `#version 300 es
 layout(location=0) in vec2 mean; layout(location=1) in vec4 sigma; layout(location=2) in vec4 color;
-uniform vec2 scale, offset, size; uniform float least, reach;
-out highp vec2 z; flat out highp vec4 value; flat out highp float gain;
+uniform highp vec2 size; uniform vec2 scale, offset; uniform float least, reach;
+flat out highp vec4 value, placed; flat out highp vec2 more;
 void main() {
   float turn = 0.78539816 * float(gl_VertexID);  // an octagon around the support's circle, before it is stretched
-  z = reach * 1.0825 * vec2(cos(turn), sin(turn));
+  vec2 z = reach * 1.0825 * vec2(cos(turn), sin(turn));
   vec2 square = scale * scale, exact = square * least * least, floors = max(square, 1.) * least * least;
   float xx = sigma.x * square.x, xy = sigma.y * scale.x * scale.y, yy = sigma.z * square.y, det = sigma.w * square.x * square.y;
   float wide = det + floors.x * yy + floors.y * xx + floors.x * floors.y;
-  gain = sqrt((det + exact.x * yy + exact.y * xx + exact.x * exact.y) / wide);
+  float l11 = sqrt(xx + floors.x), l21 = xy / l11, l22 = sqrt(wide) / l11;
+  vec2 at = (mean - offset) * scale, corner = vec2(l11 * z.x, l21 * z.x + l22 * z.y);
   value = color;
-  float l11 = sqrt(xx + floors.x);
-  vec2 at = (mean - offset) * scale + vec2(l11 * z.x, xy / l11 * z.x + sqrt(wide) / l11 * z.y);
+  placed = vec4(at, 1. / l11, -l21 / (l11 * l22));
+  more = vec2(1. / l22, sqrt((det + exact.x * yy + exact.y * xx + exact.x * exact.y) / wide));
+  at += corner + .2 * normalize(corner);  // GPUs move corners by a part of a pixel
   gl_Position = vec4(2. * at.x / size.x - 1., 1. - 2. * at.y / size.y, 0, 1);
 }`;
 const SUM = (alpha) => `#version 300 es
 precision highp float;
-in vec2 z; flat in vec4 value; flat in float gain; uniform float tau, by;
+flat in vec4 value, placed; flat in vec2 more; uniform float tau, by; uniform highp vec2 size;
 layout(location=0) out vec4 sums; ${alpha ? "layout(location=1) out vec4 alphas;" : ""}
 void main() {
-  float w = max(exp(-.5 * dot(z, z)) - tau, 0.) * gain * by;
+  vec2 d = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - placed.xy, z = vec2(placed.z * d.x, placed.w * d.x + more.x * d.y);
+  float w = max(exp(-.5 * dot(z, z)) - tau, 0.) * more.y * by;
   sums = vec4(value.rgb * w, w);
   ${alpha ? "alphas = vec4(value.a * w);" : ""}
 }`;
@@ -742,6 +745,7 @@ export class Renderer {
     this.textures = [half ? gl.RGBA16F : gl.RGBA32F, half ? gl.R16F : gl.R32F].map((format, index) => {
       const texture = gl.createTexture();
       gl.bindTexture(gl.TEXTURE_2D, texture);
+      for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
       gl.texStorage2D(gl.TEXTURE_2D, 1, format, ...(index && !this.scene.alpha ? [1, 1] : [width, height]));
       if (!index || this.scene.alpha)
         gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + index, gl.TEXTURE_2D, texture, 0);
