@@ -161,3 +161,169 @@ def test_pictures_are_those_of_python(page, by, most):
       continue  # its canvas gives back colours that were multiplied by alpha and divided again
     for case in cases(path.stem, data):
       check_alike(drawn_by(page, case, by), case, multiplied=True, most=most)
+
+
+def test_a_lost_context_is_restored_and_nothing_is_drawn_twice(page):
+  found = page.evaluate(
+    """async (data) => {"""
+    + BYTES
+    + """
+    const canvas = document.createElement("canvas"), renderer = new gjx.Renderer(canvas), { gl } = renderer;
+    const sum = () => { const p = new Uint8Array(4 * 96 * 64); gl.readPixels(0, 0, 96, 64, gl.RGBA, gl.UNSIGNED_BYTE, p);
+      return p.reduce((a, b) => a + b, 0); };
+    const image = gjx.decode(bytesOf(data)), view = [0, 0, 768, 512];
+    const first = renderer.show(image).draw(view, 96, 64), before = sum(), second = renderer.draw(view, 96, 64);
+    const fewer = renderer.show(image, { count: 20 }).draw(view, 96, 64), other = sum();
+    renderer.show(image).draw(view, 96, 64);
+    const losing = gl.getExtension("WEBGL_lose_context");
+    let after;
+    const restored = new Promise((resolve) => canvas.addEventListener("webglcontextrestored", () => { after = sum(); resolve(); }));
+    losing.loseContext();
+    await new Promise((resolve) => canvas.addEventListener("webglcontextlost", resolve));
+    const lost = renderer.draw([0, 0, 9, 9], 96, 64);
+    renderer.last = [view, 96, 64];
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    losing.restoreContext();
+    await restored;
+    losing.loseContext();
+    return { first, second, fewer, lost, before, other, after };
+  }""",
+    base64_of(PHOTO),
+  )
+  assert (found["first"], found["second"], found["fewer"], found["lost"]) == (True, False, True, False)
+  assert found["before"] == found["after"] != found["other"]
+
+
+def boxes(page, html):
+  """[width, height] of each element of a page after all have ended."""
+  page.evaluate("(html) => { document.body.innerHTML = html; }", html)
+  page.wait_for_function("[...document.querySelectorAll('gjx-image')].every((e) => e.complete)")
+  return page.evaluate(
+    "[...document.body.children].map((e) => [e.getBoundingClientRect().width, e.getBoundingClientRect().height])"
+  )
+
+
+def test_the_element_takes_the_place_that_an_image_would(page):
+  source = Image.new("RGB", (120, 80))
+  buffer = io.BytesIO()
+  source.save(buffer, "PNG")
+  png = "data:image/png;base64," + base64_of(buffer.getvalue())
+  for attributes in (
+    "",
+    "width=60",
+    "height=40",
+    "width=50 height=50",
+    'style="width: 90px"',
+    'style="height: 120px"',
+    'style="width: 50%; max-width: 70px"',
+    'width=240 height=160 style="max-width: 100%; height: auto"',
+  ):
+    mine, theirs = boxes(page, f"<gjx-image src=/alpha.gjx {attributes}></gjx-image><img src='{png}' {attributes}>")
+    assert mine == pytest.approx(theirs, abs=0.6), attributes
+
+
+def test_the_element_fits_as_css_says(browser, site):
+  """Screenshots beside those of the same picture as <img>."""
+  buffer = io.BytesIO()
+  case = cases("photo", PHOTO)[1]
+  from web_cases import by_python
+
+  Image.fromarray(by_python(case)[..., :3]).save(buffer, "PNG")
+  Site.pages["photo.png"] = ("image/png", buffer.getvalue())
+  with opened(browser, f"{site}/blank.html", viewport={"width": 700, "height": 500}, device_scale_factor=2) as page:
+    page.wait_for_function("window.gjx")
+    style = "width: 200px; height: 200px; background: teal; margin: 2px; object-fit: "
+    fits = ("fill", "contain", "cover", "cover; object-position: 10% 0", "scale-down")
+    for fit in fits:
+      boxes(page, f"<gjx-image src=/photo.gjx style='{style}{fit}'></gjx-image> <img src=/photo.png style='{style}{fit}'>")
+      page.wait_for_function("document.querySelector('img').complete")
+      page.wait_for_timeout(100)
+      shots = []
+      for name in ("gjx-image", "img"):
+        shot = page.locator(name).screenshot()
+        shots.append(np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int))
+      assert np.abs(shots[0] - shots[1]).mean() < 3, fit  # the image is scaled by the browser
+
+
+def test_the_element_has_words_and_events(page):
+  page.evaluate("""() => {
+    window.heard = [];
+    for (const name of ["load", "error"]) document.addEventListener(name, (e) => heard.push(`${name} ${e.target.id}`), true);
+  }""")
+  boxes(page, """<gjx-image id=a src=/photo.gjx alt="parrots"></gjx-image><gjx-image id=b src=/none.gjx alt="gone">
+    </gjx-image><gjx-image id=c src=/gjx.js alt="no picture"></gjx-image><gjx-image id=d src=/alpha.gjx alt=""></gjx-image>""")
+  assert sorted(page.evaluate("heard")) == ["error b", "error c", "load a", "load d"]
+  found = page.evaluate("[a.naturalWidth, a.naturalHeight, b.naturalWidth, c.error.message]")
+  assert found == [768, 512, 0, "not a .gjx file: its signature is missing"]
+  tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+  images = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "image"]
+  assert images == ["parrots", "gone", "no picture"]  # that without words is only to be looked at
+  assert page.locator("#b").evaluate("(e) => e.shadowRoot.querySelector('span').textContent") == "gone"
+  assert page.evaluate("a.decode().then(() => 1)") == 1 and page.evaluate("b.decode().catch(() => 2)") == 2
+  page.evaluate("b.src = '/gray_sum.gjx'")
+  page.wait_for_function("b.naturalWidth === 120")
+
+
+def test_the_element_is_lazy_and_draws_layers_as_they_come(page):
+  page.evaluate("""document.body.innerHTML = `<gjx-image id=far src=/photo.gjx loading=lazy style="margin-top: 5000px">
+    </gjx-image>`""")
+  page.wait_for_timeout(300)
+  assert page.evaluate("far.state") == "waiting"
+  page.evaluate("far.scrollIntoView()")
+  page.wait_for_function("far.complete")
+  Site.go.clear()
+  page.evaluate("document.body.innerHTML = '<gjx-image id=slow src=/slow/photo.gjx></gjx-image>'")
+  page.wait_for_function("slow.image && slow.canvas.width > 300")
+  assert page.evaluate("[slow.image.layers.length, slow.state]") == [1, "loading"]
+  first = page.locator("#slow").screenshot(path=SCREENSHOTS / "element-first-layer.png")
+  Site.go.set()
+  page.wait_for_function("slow.complete && slow.image.layers.length === 3")
+  assert page.locator("#slow").screenshot(path=SCREENSHOTS / "element.png") != first
+
+
+def test_the_element_is_a_placeholder_under_an_image(page):
+  buffer = io.BytesIO()
+  Image.new("RGB", (120, 80), "red").save(buffer, "PNG")
+  Site.pages["red.png"] = ("image/png", buffer.getvalue())
+  Site.go.clear()
+  Site.pages["late.html"] = ("image/png", buffer.getvalue())
+  page.evaluate("document.body.innerHTML = '<gjx-image id=e src=/alpha.gjx style=\"width: 240px\"><img id=i alt=x></gjx-image>'")
+  page.wait_for_function("e.complete")
+  pixel = lambda: Image.open(io.BytesIO(page.locator("#e").screenshot())).convert("RGB").getpixel((120, 80))
+  assert pixel() != (255, 0, 0)
+  page.evaluate("i.src = '/red.png'")
+  page.wait_for_function("i.complete")
+  page.wait_for_timeout(100)
+  assert pixel() == (255, 0, 0)
+  assert page.evaluate("[i.clientWidth, i.clientHeight]") == [240, 160]
+
+
+def test_a_thousand_damaged_files_end_in_words_or_pictures(page):
+  files = [base64_of(data) for data in fuzz_format.mutations(fuzz_format.small_file(), 1000, seed=3)]
+  counts = page.evaluate(
+    "async (files) => {"
+    + BYTES
+    + """
+    const counts = { load: 0, error: 0, slowest: 0, silent: 0 };
+    for (const text of files) {
+      const element = document.createElement("gjx-image");
+      Object.assign(element.style, { width: "64px", height: "64px" });
+      element.alt = "words";
+      const address = URL.createObjectURL(new Blob([bytesOf(text)]));
+      const began = performance.now();
+      const ended = new Promise((resolve) => ["load", "error"].forEach((name) =>
+        element.addEventListener(name, () => resolve(name))));
+      element.src = address;
+      document.body.replaceChildren(element);
+      const end = await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 10000, "silent"))]);
+      counts[end]++;
+      if (end === "error" && element.shadowRoot.querySelector("span").textContent !== "words") counts.silent++;
+      counts.slowest = Math.max(counts.slowest, performance.now() - began);
+      URL.revokeObjectURL(address);
+    }
+    return counts;
+  }""",
+    files,
+  )
+  print(counts)
+  assert counts["silent"] == 0 and counts["load"] > 50 and counts["error"] > 500 and counts["slowest"] < 5000

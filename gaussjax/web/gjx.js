@@ -119,9 +119,10 @@ function readLength(data, at, end) {
     if (at >= end) return null;
     const byte = data[at++];
     value += (byte & 127) * 128 ** i;
-    if (byte < 128) return value < 2 ** 32 ? [value, at] : refuse("damaged: a length has too many bits");
+    if (byte < 128 && value < 2 ** 32) return [value, at];
+    if (byte < 128) break;
   }
-  return refuse("damaged: a length has too many bits");
+  return damaged("a length");
 }
 
 /** Chunks {kind, begin, end, size} as far as they are whole, with right check sums unless `quickly`. */
@@ -403,7 +404,9 @@ export function decode(data, { partial = false, limits = {} } = {}) {
     codes: layers.codes, bits: layers.bits, sizes: found.sizes, metadata: found.metadata, bytes: data.length,
     ...meaning(header, layers.codes, total),
   };
-  checkDrawable(image, limits);
+  image.overlaps = countOverlaps(image);
+  if (image.overlaps > limits.overlaps)
+    refuse(`got ${image.overlaps} Gaussians in tiles, expected at most ${limits.overlaps}`);
   return image;
 }
 
@@ -457,8 +460,8 @@ function meaning({ height, width, channels, steps }, codes, total) {
   return { means, logScales, thetas, colors };
 }
 
-/** Refuses a set that meets too many tiles. */
-function checkDrawable({ height, width, cutoff, floor, count, means, logScales }, limits) {
+/** How many Gaussians tiles of 16 x 16 pixels meet, all told. */
+function countOverlaps({ height, width, cutoff, floor, count, means, logScales }) {
   let overlaps = 0;
   for (let i = 0; i < count; i++) {
     const radius = cutoff * Math.hypot(Math.exp(logScales[2 * i]), floor);
@@ -469,7 +472,7 @@ function checkDrawable({ height, width, cutoff, floor, count, means, logScales }
     };
     overlaps += met(0, width) * met(1, height);
   }
-  if (overlaps > limits.overlaps) refuse(`got ${overlaps} Gaussians in tiles, expected at most ${limits.overlaps}`);
+  return overlaps;
 }
 
 // Drawing. Each Gaussian's covariance is S S^T + floor^2 I; at r output pixels for one of the picture it is
@@ -515,20 +518,6 @@ function sceneOf(image, order) {
   toRgba(image, image.background, 0, background, 0);
   const tau = Math.exp(-(image.cutoff ** 2) / 2), averaged = image.blend === "weighted_average";
   return { image, background, tau, averaged, alpha: hasAlpha(image), instances: instancesOf(image, order) };
-}
-
-/** On how many output pixels a scene's Gaussians are evaluated, about. */
-function costOf({ image, instances }, [left, top, right, bottom], width, height) {
-  const sx = width / (right - left), sy = height / (bottom - top);
-  let cost = 0;
-  for (let at = 0; at < instances.length; at += EACH) {
-    const [x, y] = [(instances[at] - left) * sx, (instances[at + 1] - top) * sy];
-    const rx = image.cutoff * (Math.sqrt(instances[at + 2]) * sx + Math.max(sx, 1) * image.floor);
-    const ry = image.cutoff * (Math.sqrt(instances[at + 4]) * sy + Math.max(sy, 1) * image.floor);
-    const across = Math.min(x + rx, width) - Math.max(x - rx, 0), down = Math.min(y + ry, height) - Math.max(y - ry, 0);
-    if (across > 0 && down > 0) cost += across * down;
-  }
-  return cost;
 }
 
 /** Draws `[height, width, 4]` bytes, alpha apart, without a GPU. */
@@ -612,12 +601,12 @@ const COVER = `#version 300 es
 void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }`;
 const DIVIDE = (alpha) => `#version 300 es
 precision highp float;
-uniform highp sampler2D sums, alphas; uniform vec4 background; uniform float tail, by; uniform bool averaged; out vec4 color;
+uniform highp sampler2D sums, alphas; uniform vec4 background; uniform float tail; out vec4 color;
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
   vec4 s = texelFetch(sums, at, 0);
   vec4 v = vec4(s.rgb, ${alpha ? "texelFetch(alphas, at, 0).r" : "1."});
-  color = clamp(averaged ? (v + tail * background) / (s.a + tail) : v / by + background, 0., 1.);
+  color = clamp(tail > 0. ? (v + tail * background) / (s.a + tail) : v + background, 0., 1.);
   ${alpha ? "color.rgb *= color.a;" : "color.a = 1.;"}
 }`;
 
@@ -725,7 +714,8 @@ export class Renderer {
   }
 
   drawByHand(view, width, height) {
-    const by = Math.max(1, Math.sqrt(costOf(this.scene, view, width, height) / 2e8)); // coarser where it takes seconds
+    const { image } = this.scene, covered = (256 * image.overlaps) / (image.width * image.height);
+    const by = Math.max(1, Math.sqrt((covered * width * height) / 2e8)); // coarser where it would take seconds
     const [w, h] = [Math.ceil(width / by), Math.ceil(height / by)];
     const pixels = new ImageData(rasterizeScene(this.scene, view, w, h, this.count), w, h);
     if (by === 1) return this.context.putImageData(pixels, 0, 0);
@@ -754,6 +744,12 @@ export class Renderer {
     gl.drawBuffers(this.scene.alpha ? [gl.COLOR_ATTACHMENT0, gl.COLOR_ATTACHMENT1] : [gl.COLOR_ATTACHMENT0]);
   }
 
+  use(made, values) {
+    this.gl.useProgram(made.program);
+    for (const [name, value] of Object.entries(values)) this.gl[`uniform${value.length ?? 1}fv`](made.uniform[name], [value].flat());
+    return made;
+  }
+
   drawByGpu([left, top, right, bottom], width, height) {
     const { gl, scene, count } = this, { image, tau, averaged, alpha } = scene, which = alpha ? 1 : 0;
     const by = this.by === "half" && averaged ? HALF_GAIN : 1;
@@ -766,31 +762,20 @@ export class Renderer {
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE);
-    const { program, uniform } = this.programs.sum[which];
-    gl.useProgram(program);
-    gl.uniform2f(uniform.scale, width / (right - left), height / (bottom - top));
-    gl.uniform2f(uniform.offset, left, top);
-    gl.uniform2f(uniform.size, width, height);
-    gl.uniform1f(uniform.least, image.floor);
-    gl.uniform1f(uniform.reach, image.cutoff);
-    gl.uniform1f(uniform.tau, tau);
-    gl.uniform1f(uniform.by, by / (1 - tau));
+    const size = [width, height], scale = [width / (right - left), height / (bottom - top)];
+    const { floor: least, cutoff: reach } = image;
+    this.use(this.programs.sum[which], { size, scale, offset: [left, top], least, reach, tau, by: by / (1 - tau) });
     gl.bindVertexArray(this.array);
     gl.drawArraysInstanced(gl.TRIANGLE_FAN, 0, 8, count);
     gl.disable(gl.BLEND);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    const divide = this.programs.divide[which];
-    gl.useProgram(divide.program);
+    const { background } = scene, tail = averaged ? tau * by : 0;
+    const { uniform } = this.use(this.programs.divide[which], { background, tail });
     this.textures.forEach((texture, index) => {
       gl.activeTexture(gl.TEXTURE0 + index);
       gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.uniform1i(uniform[["sums", "alphas"][index]], index);
     });
-    gl.uniform1i(divide.uniform.sums, 0);
-    gl.uniform1i(divide.uniform.alphas, 1);
-    gl.uniform4fv(divide.uniform.background, scene.background);
-    gl.uniform1f(divide.uniform.tail, tau * by);
-    gl.uniform1f(divide.uniform.by, by);
-    gl.uniform1i(divide.uniform.averaged, averaged ? 1 : 0);
     gl.bindVertexArray(this.empty);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
@@ -799,7 +784,7 @@ export class Renderer {
 // <gjx-image src="photo.gjx" alt="...">: as <img> is. An <img> inside of it is laid over it once that has loaded.
 
 const SHEET = `
-:host { display: inline-block; position: relative; overflow: clip; }
+:host { display: inline-block; position: relative; overflow: clip; min-width: 0; min-height: 0; }
 :host([hidden]) { display: none; }
 canvas, ::slotted(img) { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: inherit; object-position: inherit; }
 slot { visibility: hidden; object-fit: inherit; object-position: inherit; }`;
@@ -838,10 +823,6 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     });
   }
 
-  get src() { return this.getAttribute("src") ?? ""; }
-  set src(value) { this.setAttribute("src", value); }
-  get alt() { return this.getAttribute("alt") ?? ""; }
-  set alt(value) { this.setAttribute("alt", value); }
   get naturalWidth() { return this.image?.width ?? 0; }
   get naturalHeight() { return this.image?.height ?? 0; }
   get complete() { return !this.src || this.state === "loaded" || this.state === "broken"; }
@@ -868,7 +849,7 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     this.resized.disconnect();
     this.seen?.disconnect();
     elements.delete(this);
-    if (!this.complete) this.loading?.abort();
+    if (!this.complete) this.fetching?.abort();
   }
 
   attributeChangedCallback(name, before, after) {
@@ -879,13 +860,13 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
 
   /** Loads at once, or when it is about to be seen. */
   start() {
-    this.loading?.abort();
+    this.fetching?.abort();
     this.seen?.disconnect();
     Object.assign(this, { state: "waiting", image: undefined, error: undefined });
     elements.delete(this);
     this.label.textContent = "";
     if (!this.isConnected || !this.src) return;
-    if (this.getAttribute("loading") !== "lazy") return this.load();
+    if (this.loading !== "lazy") return this.load();
     this.seen = new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting)) {
         this.seen.disconnect();
@@ -896,7 +877,7 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
   }
 
   async load() {
-    const { signal } = (this.loading = new AbortController());
+    const { signal } = (this.fetching = new AbortController());
     this.state = "loading";
     try {
       let data = new Uint8Array(1 << 14), size = 0, layers = 0, read = 0;
@@ -985,5 +966,11 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     for (const image of there ? [] : images) image.addEventListener("load", () => this.look(), { once: true });
   }
 }
+
+for (const name of ["src", "alt", "loading"])
+  Object.defineProperty(GjxImage.prototype, name, {
+    get() { return this.getAttribute(name) ?? ""; },
+    set(value) { this.setAttribute(name, value); },
+  });
 
 if (globalThis.customElements && !customElements.get("gjx-image")) customElements.define("gjx-image", GjxImage);
