@@ -6,7 +6,6 @@ Screenshots stay in out/browser.
 
 import base64
 import contextlib
-import functools
 import http.server
 import io
 import json
@@ -18,13 +17,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from web_cases import GOLDEN, cases, check_alike
+from web_cases import GOLDEN, by_python, cases, check_alike
 
 import gaussjax
 from experiments import fuzz_format
+from gaussjax import cli
 from gaussjax.gjx import container
+from gaussjax.web import pages
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'gaussjax[browser]' for these tests")
+try:
+  import playwright.sync_api
+except ImportError:
+  playwright = None
 
 WEB = Path(gaussjax.__file__).parent / "web"
 SCREENSHOTS = Path("out/browser")
@@ -35,11 +39,14 @@ FLAGS = (
   "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
 )
 PHOTO = (GOLDEN / "photo.gjx").read_bytes()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+pytestmark = [
+  pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
+  pytest.mark.skipif(playwright is None, reason="there is no playwright: pip install 'gaussjax[browser]'"),
+]
 
 
 class Site(http.server.SimpleHTTPRequestHandler):
-  """Files of `pages` by name, and those of gaussjax/web; what is under /slow/ waits for `go` after the first layer."""
+  """Files of `pages` and of gaussjax/web by name; what is under /slow/ waits for `go` after the first layer."""
 
   pages: dict[str, tuple[str, bytes]] = {}
   go = threading.Event()
@@ -48,7 +55,10 @@ class Site(http.server.SimpleHTTPRequestHandler):
     """Sends a file."""
     path = self.path.split("?")[0]
     name = path.removeprefix("/slow/").removeprefix("/")
-    kind, body = self.pages.get(name) or ("text/javascript", (WEB / name).read_bytes() if (WEB / name).is_file() else b"")
+    kind, body = self.pages.get(name) or (
+      "text/javascript",
+      (WEB / name).read_bytes() if (WEB / name).is_file() else b"",
+    )
     self.send_response(200 if body else 404)
     self.send_header("Content-Type", kind)
     self.send_header("Content-Length", str(len(body)))
@@ -85,7 +95,7 @@ def site():
 def browser():
   """Chromium without a window."""
   SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-  with playwright.sync_playwright() as driver:
+  with playwright.sync_api.sync_playwright() as driver:
     found = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS.split())
     yield found
     found.close()
@@ -146,7 +156,11 @@ def drawn_by(page, case, by):
 
 def test_golden_files_are_read_as_the_same_integers(page):
   for path in GOLDEN.glob("*.gjx"):
-    code = BYTES + "const { codes } = gjx.decode(bytesOf(data)); return Object.fromEntries(Object.entries(codes).map(([k, v]) => [k, [...v]]));"
+    code = (
+      BYTES
+      + "const lists = Object.entries(gjx.decode(bytesOf(data)).codes).map(([name, list]) => [name, [...list]]);"
+      + "return Object.fromEntries(lists);"
+    )
     found = page.evaluate(f"(data) => {{ {code} }}", base64_of(path.read_bytes()))
     layers = container.read(path.read_bytes()).layers
     for name in ("cells", "parts", "minor", "ratio", "turn", "colors"):
@@ -169,22 +183,25 @@ def test_a_lost_context_is_restored_and_nothing_is_drawn_twice(page):
     + BYTES
     + """
     const canvas = document.createElement("canvas"), renderer = new gjx.Renderer(canvas), { gl } = renderer;
-    const sum = () => { const p = new Uint8Array(4 * 96 * 64); gl.readPixels(0, 0, 96, 64, gl.RGBA, gl.UNSIGNED_BYTE, p);
-      return p.reduce((a, b) => a + b, 0); };
+    const sum = () => {
+      const p = new Uint8Array(4 * 96 * 64);
+      gl.readPixels(0, 0, 96, 64, gl.RGBA, gl.UNSIGNED_BYTE, p);
+      return p.reduce((a, b) => a + b, 0);
+    };
     const image = gjx.decode(bytesOf(data)), view = [0, 0, 768, 512];
     const first = renderer.show(image).draw(view, 96, 64), before = sum(), second = renderer.draw(view, 96, 64);
     const fewer = renderer.show(image, { count: 20 }).draw(view, 96, 64), other = sum();
     renderer.show(image).draw(view, 96, 64);
     const losing = gl.getExtension("WEBGL_lose_context");
-    let after;
-    const restored = new Promise((resolve) => canvas.addEventListener("webglcontextrestored", () => { after = sum(); resolve(); }));
+    const restored = new Promise((resolve) =>
+      canvas.addEventListener("webglcontextrestored", () => resolve(sum())));
     losing.loseContext();
     await new Promise((resolve) => canvas.addEventListener("webglcontextlost", resolve));
     const lost = renderer.draw([0, 0, 9, 9], 96, 64);
     renderer.last = [view, 96, 64];
     await new Promise((resolve) => setTimeout(resolve, 50));
     losing.restoreContext();
-    await restored;
+    const after = await restored;
     losing.loseContext();
     return { first, second, fewer, lost, before, other, after };
   }""",
@@ -226,8 +243,6 @@ def test_the_element_fits_as_css_says(browser, site):
   """Screenshots beside those of the same picture as <img>."""
   buffer = io.BytesIO()
   case = cases("photo", PHOTO)[1]
-  from web_cases import by_python
-
   Image.fromarray(by_python(case)[..., :3]).save(buffer, "PNG")
   Site.pages["photo.png"] = ("image/png", buffer.getvalue())
   with opened(browser, f"{site}/blank.html", viewport={"width": 700, "height": 500}, device_scale_factor=2) as page:
@@ -235,7 +250,10 @@ def test_the_element_fits_as_css_says(browser, site):
     style = "width: 200px; height: 200px; background: teal; margin: 2px; object-fit: "
     fits = ("fill", "contain", "cover", "cover; object-position: 10% 0", "scale-down")
     for fit in fits:
-      boxes(page, f"<gjx-image src=/photo.gjx style='{style}{fit}'></gjx-image> <img src=/photo.png style='{style}{fit}'>")
+      boxes(
+        page,
+        f"<gjx-image src=/photo.gjx style='{style}{fit}'></gjx-image> <img src=/photo.png style='{style}{fit}'>",
+      )
       page.wait_for_function("document.querySelector('img').complete")
       page.wait_for_timeout(100)
       shots = []
@@ -248,10 +266,15 @@ def test_the_element_fits_as_css_says(browser, site):
 def test_the_element_has_words_and_events(page):
   page.evaluate("""() => {
     window.heard = [];
-    for (const name of ["load", "error"]) document.addEventListener(name, (e) => heard.push(`${name} ${e.target.id}`), true);
+    const hear = (e) => heard.push(`${e.type} ${e.target.id}`);
+    for (const name of ["load", "error"]) document.addEventListener(name, hear, true);
   }""")
-  boxes(page, """<gjx-image id=a src=/photo.gjx alt="parrots"></gjx-image><gjx-image id=b src=/none.gjx alt="gone">
-    </gjx-image><gjx-image id=c src=/gjx.js alt="no picture"></gjx-image><gjx-image id=d src=/alpha.gjx alt=""></gjx-image>""")
+  boxes(
+    page,
+    """<gjx-image id=a src=/photo.gjx alt="parrots"></gjx-image><gjx-image id=b src=/none.gjx alt="gone">
+    </gjx-image><gjx-image id=c src=/gjx.js alt="no picture"></gjx-image>
+    <gjx-image id=d src=/alpha.gjx alt=""></gjx-image>""",
+  )
   assert sorted(page.evaluate("heard")) == ["error b", "error c", "load a", "load d"]
   found = page.evaluate("[a.naturalWidth, a.naturalHeight, b.naturalWidth, c.error.message]")
   assert found == [768, 512, 0, "not a .gjx file: its signature is missing"]
@@ -265,8 +288,8 @@ def test_the_element_has_words_and_events(page):
 
 
 def test_the_element_is_lazy_and_draws_layers_as_they_come(page):
-  page.evaluate("""document.body.innerHTML = `<gjx-image id=far src=/photo.gjx loading=lazy style="margin-top: 5000px">
-    </gjx-image>`""")
+  page.evaluate("""document.body.innerHTML =
+    `<gjx-image id=far src=/photo.gjx loading=lazy style="margin-top: 5000px"></gjx-image>`""")
   page.wait_for_timeout(300)
   assert page.evaluate("far.state") == "waiting"
   page.evaluate("far.scrollIntoView()")
@@ -285,9 +308,9 @@ def test_the_element_is_a_placeholder_under_an_image(page):
   buffer = io.BytesIO()
   Image.new("RGB", (120, 80), "red").save(buffer, "PNG")
   Site.pages["red.png"] = ("image/png", buffer.getvalue())
-  Site.go.clear()
-  Site.pages["late.html"] = ("image/png", buffer.getvalue())
-  page.evaluate("document.body.innerHTML = '<gjx-image id=e src=/alpha.gjx style=\"width: 240px\"><img id=i alt=x></gjx-image>'")
+  page.evaluate(
+    "document.body.innerHTML = '<gjx-image id=e src=/alpha.gjx style=\"width: 240px\"><img id=i alt=x></gjx-image>'"
+  )
   page.wait_for_function("e.complete")
   pixel = lambda: Image.open(io.BytesIO(page.locator("#e").screenshot())).convert("RGB").getpixel((120, 80))
   assert pixel() != (255, 0, 0)
@@ -327,3 +350,164 @@ def test_a_thousand_damaged_files_end_in_words_or_pictures(page):
   )
   print(counts)
   assert counts["silent"] == 0 and counts["load"] > 50 and counts["error"] > 500 and counts["slowest"] < 5000
+
+
+@pytest.fixture(scope="module")
+def viewer(tmp_path_factory):
+  """The address of a page on disk, written by the command."""
+  folder = tmp_path_factory.mktemp("view")
+  original = Path(__file__).parents[1] / "experiments" / "data" / "kodim23.png"
+  with pytest.raises(SystemExit) as ended:
+    cli.main(["view", str(GOLDEN / "photo.gjx"), "--html", str(folder / "v.html"), "--original", str(original)])
+  assert ended.value.code == 0
+  return (folder / "v.html").as_uri()
+
+
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+def shown(page):
+  """What the viewer shows now, `[H, W, 3]`."""
+  page.wait_for_timeout(150)
+  return np.asarray(Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")).astype(int)
+
+
+def zoom_of(page):
+  page.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+  return int(page.locator("#zoom").inner_text().rstrip("%").replace(",", ""))
+
+
+def test_the_viewer_zooms_by_wheel_and_keys_and_pans(browser, viewer):
+  with opened(browser, viewer, viewport=WIDE, device_scale_factor=1) as page:
+    page.check("[value=file]")
+    before = shown(page)
+    page.locator("#stage").focus()
+    page.keyboard.press("1")
+    assert zoom_of(page) == 100
+    found = page.evaluate("[...document.querySelectorAll('.frame, canvas')].map((e) => [e.clientWidth, e.width])")
+    assert found == [[768, None], [768, 768], [768, 768]]
+    frame = np.asarray(Image.open(io.BytesIO(page.locator(".frame").screenshot())).convert("RGB"))
+    alpha = np.full((*frame.shape[:2], 1), 255, np.uint8)
+    check_alike(np.concatenate([frame, alpha], -1), cases("photo", PHOTO)[1])
+    page.mouse.move(490, 300)
+    for _ in range(40):
+      page.mouse.wheel(0, -200)
+    page.wait_for_timeout(200)
+    assert page.locator("#zoom").inner_text() == "10,000%"
+    page.screenshot(path=SCREENSHOTS / "viewer-100x.png")
+    page.keyboard.press("0")
+    page.mouse.move(1100, 780)
+    within = (slice(10, -10), slice(10, -10))  # of the ring that shows the focus
+    assert np.array_equal(shown(page)[within], before[within])
+    for key in ("+", "+", "+", "ArrowRight", "ArrowDown"):
+      page.keyboard.press(key)
+    moved = shown(page)
+    assert zoom_of(page) == round(100 * 965 / 768 * 1.25**3) and not np.array_equal(moved, before)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowUp")
+    page.mouse.move(400, 300)
+    page.mouse.down()
+    page.mouse.move(300, 250, steps=4)
+    page.mouse.up()
+    assert not np.array_equal(shown(page), moved)
+    page.click("#fit")
+    assert np.array_equal(shown(page)[within], before[within])
+
+
+def test_the_viewer_tells_of_gaussians_and_bytes(browser, viewer):
+  with opened(browser, viewer, viewport=WIDE) as page:
+    page.check("[value=file]")
+    all_of_them = shown(page)
+    assert "2,205 of 2,205" in page.locator("#counted").inner_text()
+    page.locator("#count").focus()
+    page.locator("#count").fill("300")
+    assert page.locator("#counted").inner_text().startswith("60 of 2,205")
+    assert np.abs(shown(page) - all_of_them).mean() > 3
+    page.screenshot(path=SCREENSHOTS / "viewer-few.png")
+    page.locator("#count").fill("1000")
+    page.locator("#layers").fill("1")
+    assert page.locator("#counted").inner_text() == "137 of 2,205, 1 of 3 layers"
+    page.locator("#layers").fill("3")
+    assert np.array_equal(shown(page), all_of_them)
+    page.locator("#stage").focus()
+    page.keyboard.press("Enter")
+    assert "Centre" in page.locator("#numbers").inner_text() and "Centre" in page.locator("#status").inner_text()
+    page.mouse.move(300, 300)
+    page.wait_for_timeout(100)
+    picked = page.locator("#numbers").inner_text()
+    page.mouse.move(500, 420)
+    page.wait_for_timeout(100)
+    assert page.locator("#numbers").inner_text() != picked
+    page.check("#ellipses")
+    assert np.abs(shown(page) - all_of_them).mean() > 20
+    page.screenshot(path=SCREENSHOTS / "viewer-ellipses.png")
+    sizes = [int(cell.replace(",", "")) for cell in page.locator("#bytes td:nth-child(2)").all_inner_texts()]
+    assert abs(sum(sizes[:5]) - len(PHOTO)) < 3 and abs(sum(sizes[5:]) - len(PHOTO)) < 60
+
+
+def test_the_wipe_shows_the_original(browser, viewer):
+  with opened(browser, viewer, viewport=WIDE, device_scale_factor=2) as page:
+    middle = shown(page)
+    page.screenshot(path=SCREENSHOTS / "viewer-wipe.png")
+    page.check("[value=original]")
+    original = shown(page)
+    page.check("[value=file]")
+    file = shown(page)
+    half, edge = middle.shape[1] // 2, 40
+    tags = middle.shape[0] - 100
+    apart = lambda one, other: np.abs(one - other).mean()
+    assert apart(middle[:tags, : half - edge], file[:tags, : half - edge]) < 0.1
+    assert apart(middle[:tags, half + edge :], original[:tags, half + edge :]) < 0.1
+    assert apart(original, file) > 1
+    page.check("[value=wipe]")
+    page.locator("#wipe").focus()
+    page.keyboard.press("Home")
+    assert apart(shown(page)[:tags, edge:], original[:tags, edge:]) < 0.1
+    box = page.locator("#stage").bounding_box()
+    page.mouse.move(box["x"] + 3, 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.75 * box["width"], 220, steps=3)
+    page.mouse.up()
+    assert 74 < float(page.locator("#wipe").input_value()) < 76
+    page.check("[value=beside]")
+    shown(page)
+    page.screenshot(path=SCREENSHOTS / "viewer-beside.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_viewer_on_a_narrow_screen(browser, viewer, scheme):
+  with opened(browser, viewer, viewport=NARROW, device_scale_factor=2, color_scheme=scheme, has_touch=True) as page:
+    shown(page)
+    page.screenshot(path=SCREENSHOTS / f"viewer-narrow-{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    before = zoom_of(page)
+    send = page.context.new_cdp_session(page).send
+    touch = lambda kind, points: send(
+      "Input.dispatchTouchEvent",
+      {"type": kind, "touchPoints": [{"x": x, "y": 300, "id": i} for i, x in enumerate(points)]},
+    )
+    touch("touchStart", [150, 240])
+    for step in range(1, 6):
+      touch("touchMove", [150 - 10 * step, 240 + 10 * step])
+    touch("touchEnd", [])
+    page.wait_for_timeout(100)
+    assert 1.9 * before < zoom_of(page) < 2.4 * before  # 190 pixels between fingers that were 90 apart
+
+
+def test_a_page_of_a_damaged_file_says_so(browser, tmp_path):
+  (tmp_path / "v.html").write_text(pages.viewer(PHOTO[:-50], title="cut.gjx"))
+  with opened(browser, (tmp_path / "v.html").as_uri(), viewport=WIDE) as page:
+    assert page.locator("#message").inner_text() == "cut.gjx cannot be drawn: cut off: 2 of 3 layers are whole"
+    page.keyboard.press("Tab")
+    page.mouse.move(300, 300)
+    page.set_input_files("#open", GOLDEN / "gray_sum.gjx")
+    page.wait_for_function("document.title === 'gray_sum.gjx'")
+    assert page.locator("#message").inner_text() == ""
+
+
+def test_the_page_measures_itself(browser, viewer):
+  with opened(browser, viewer + "?benchmark", viewport=WIDE) as page:
+    page.wait_for_selector("#measured[data-measured]", state="attached", timeout=120_000)
+    measured = json.loads(page.locator("#measured").get_attribute("data-measured"))
+    print(measured)
+    assert measured["by"] == "float" and measured["decode"] < 100 and measured["frames"]["2000"] > 1

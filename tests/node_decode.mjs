@@ -13,7 +13,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     const { codes, sizes, whole, bits, metadata, ...image } = decode(Buffer.from(line, "base64"), options);
     const lists = {};
     for (const group of [codes, image])
-      for (const [name, value] of Object.entries(group)) if (ArrayBuffer.isView(value)) lists[name] = [...value];
+      for (const [name, value] of Object.entries(group))
+        if (ArrayBuffer.isView(value)) lists[name] = [...value];
     out = { ...image, ...lists, sizes, whole, bits, codeColors: [...codes.colors] };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;

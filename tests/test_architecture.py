@@ -22,7 +22,7 @@ CHAIN = (
   {"quality", "rendering"},
   {"fitting"},
   {"contrib", "gjx"},
-  {"report", "engines"},
+  {"report", "engines", "web"},
   {"cli"},
 )
 PLACE = {room: place for place, rooms in enumerate(CHAIN) for room in rooms}

@@ -4,6 +4,7 @@ import base64
 import gzip
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from web_cases import GOLDEN, cases, check_alike
 import gaussjax
 from experiments import fuzz_format
 from gaussjax.gjx import container, contexts, grids, packing
+from gaussjax.web import pages
 
 HERE = Path(__file__).parent
 MODULE = Path(gaussjax.__file__).parent / "web" / "gjx.js"
@@ -145,3 +147,11 @@ def test_the_module_stays_small_and_needs_nothing():
   source = MODULE.read_text()
   assert len(gzip.compress(source.encode(), 9)) < 15_000
   assert "import " not in source.replace("//   import { decode", "")
+
+
+def test_a_page_holds_all_that_it_needs_and_believes_no_name(tmp_path):
+  page = pages.viewer(b"bytes {{title}}", title="</title><script>alert(1)</script>{{data}}", original="data:,x")
+  assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page and "{{data}}" in page
+  assert page.count("</script>") == 3  # the file, its original, the program
+  assert not re.search(r"(src|href)=.https?:|^import |^export ", page, re.MULTILINE)
+  assert base64.b64encode(b"bytes {{title}}").decode() in page

@@ -3,11 +3,15 @@
 //   import { decode, Renderer } from "./gjx.js";
 //   new Renderer(canvas).show(decode(await (await fetch("photo.gjx")).arrayBuffer())).draw();
 //
-// One module without dependencies; decode and rasterize run without a browser too. The format is docs/format.md.
+// One module without dependencies; decode and rasterize need no browser. The format is docs/format.md.
 
-// What a reader accepts. `numbers` are colours of all channels, `overlaps` Gaussians met in tiles of 16 x 16 pixels.
+// What a reader accepts. `numbers` are colours of all channels, `overlaps` Gaussians met in tiles of 16 x 16.
 export const LIMITS = {
-  fileBytes: 2 ** 28, pixels: 2 ** 27, gaussians: 2 ** 22, numbers: 2 ** 25, overlaps: 2 ** 24, channels: 32,
+  fileBytes: 2 ** 28,
+  pixels: 2 ** 27,
+  gaussians: 2 ** 22,
+  numbers: 2 ** 25,
+  overlaps: 2 ** 24,
 };
 
 /** Bytes that are no whole .gjx file within the limits; the message says what is wrong. */
@@ -20,8 +24,7 @@ const refuse = (message) => {
 };
 const damaged = (what) => refuse(`damaged: ${what} is out of range`);
 
-// Integers. All of them are below 2^53, so that double precision holds them exactly; those that may pass 2^31 are
-// divided and never shifted.
+// Integers, all below 2^53, so that doubles hold them; those that may pass 2^31 are divided, never shifted.
 
 const VERSION = 2;
 const F = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]; // 2^(i / 8) in 1 / 2^16
@@ -70,7 +73,9 @@ class Coder {
   }
 
   bit(model) {
-    const p = this.p[model], n = this.n[model], bit = this.raw(p);
+    const p = this.p[model];
+    const n = this.n[model];
+    const bit = this.raw(p);
     this.p[model] = clamp(p + Math.floor(((65536 * bit - p) * RATES[n]) / 65536), 64, 65472);
     if (n < 64) this.n[model] = n + 1;
     return bit;
@@ -127,15 +132,18 @@ function readLength(data, at, end) {
 
 /** Chunks {kind, begin, end, size} as far as they are whole, with right check sums unless `quickly`. */
 function readChunks(data, quickly) {
-  if ([0x8b, 0x47, 0x4a, 0x58].some((byte, i) => data[i] !== byte)) refuse("not a .gjx file: its signature is missing");
+  if ([0x8b, 0x47, 0x4a, 0x58].some((byte, i) => data[i] !== byte))
+    refuse("not a .gjx file: its signature is missing");
   const chunks = [];
   let at = 4;
-  for (let found; at < data.length; ) {
+  for (let found; at < data.length;) {
     found = readLength(data, at + 1, data.length);
     if (!found || found[0] + found[1] + 4 > data.length) return { chunks, whole: false };
-    const begin = found[1], end = begin + found[0];
+    const begin = found[1];
+    const end = begin + found[0];
     const sum = new DataView(data.buffer, data.byteOffset + end).getUint32(0);
-    if (!quickly && sum !== crc(data, at, end)) refuse(`damaged: the check sum of the chunk at byte ${at} is wrong`);
+    if (!quickly && sum !== crc(data, at, end))
+      refuse(`damaged: the check sum of the chunk at byte ${at} is wrong`);
     chunks.push({ kind: data[at], begin, end, size: end + 4 - at });
     at = end + 4;
   }
@@ -143,9 +151,11 @@ function readChunks(data, quickly) {
 }
 
 const bytesOf = (data) =>
-  ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  ArrayBuffer.isView(data)
+    ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    : new Uint8Array(data);
 
-/** How many layers are whole in the beginning of a file. Throws FormatError if that is no beginning of one. */
+/** How many layers are whole in the beginning of a file. Throws FormatError for that of another. */
 export function countLayers(data) {
   data = bytesOf(data);
   return data.length < 4 ? 0 : readChunks(data, true).chunks.filter((chunk) => chunk.kind === 0x4c).length;
@@ -169,8 +179,13 @@ function readHeader(data, { begin, end }, limits) {
     steps: [17, 18, 19, 20].map((at) => view.getUint8(at)),
   };
   const ranges = {
-    height: [1, limits.pixels], width: [1, limits.pixels], channels: [1, limits.channels], layers: [1, 4],
-    blend: [0, 1], cutoff: [500, 8000], floor: [20, 4000],
+    height: [1, limits.pixels],
+    width: [1, limits.pixels],
+    channels: [1, 32],
+    layers: [1, 4],
+    blend: [0, 1],
+    cutoff: [500, 8000],
+    floor: [20, 4000],
   };
   for (const [name, [low, high]] of Object.entries(ranges))
     if (header[name] < low || header[name] > high)
@@ -184,7 +199,8 @@ function readHeader(data, { begin, end }, limits) {
 
 /** What the steps amount to, in integers. `bins` is by eighths of an octave of the aspect ratio. */
 function gridOf([, logScale, turn]) {
-  const scale = power(logScale - 128), turns = BigInt(power(turn - 128));
+  const scale = power(logScale - 128);
+  const turns = BigInt(power(turn - 128));
   const bins = Int32Array.from({ length: 97 }, (_, q) => {
     const count = (turns * BigInt(power(q) - power(-q)) + 2n ** 31n) >> 32n; // up to 2^60
     return count > 4096n ? 4096 : Math.max(Number(count), 1);
@@ -211,8 +227,14 @@ class Layers {
     this.n = new Uint8Array(this.p.length);
     this.morton = integers();
     this.codes = {
-      cells: integers(2), parts: integers(), minor: integers(), ratio: integers(), turn: integers(), bins: integers(),
-      levels: integers(), colors: integers(header.channels),
+      cells: integers(2),
+      parts: integers(),
+      minor: integers(),
+      ratio: integers(),
+      turn: integers(),
+      bins: integers(),
+      levels: integers(),
+      colors: integers(header.channels),
     };
     this.near = integers(4);
     this.weights = integers(4);
@@ -224,18 +246,24 @@ class Layers {
   }
 
   read(data, begin, end, count) {
-    const coder = new Coder(data, begin, end, this.p, this.n), { channels } = this.header;
+    const coder = new Coder(data, begin, end, this.p, this.n);
+    const { channels } = this.header;
     let before = 0;
     const spent = (field) => {
       this.bits[field] += coder.used() - before;
       before = coder.used();
     };
     if (this.starts.length === 1) {
-      const number = () => ({ center: coder.even(26) - 2 ** 25, share: coder.even(8) - 128, slope: coder.even(8) - 128 });
+      const number = () => ({
+        center: coder.even(26) - 2 ** 25,
+        share: coder.even(8) - 128,
+        slope: coder.even(8) - 128,
+      });
       this.predictors = Array.from({ length: 2 + channels }, number);
       spent("predictors");
     }
-    const first = this.starts.at(-1), last = first + count;
+    const first = this.starts.at(-1);
+    const last = first + count;
     this.readPositions(coder, first, last);
     spent("position");
     this.findNeighbors(first, last);
@@ -250,7 +278,8 @@ class Layers {
 
   readPositions(coder, first, last) {
     const { cells, parts } = this.codes;
-    let morton = 0, context = 128;
+    let morton = 0;
+    let context = 128;
     for (let i = first; i < last; i++) {
       const size = coder.magnitude(20 * Math.min(context >> 4, 15));
       if (size > 32) damaged("a position");
@@ -265,13 +294,24 @@ class Layers {
   }
 
   findNeighbors(first, last) {
-    const { near, weights, morton, starts, codes: { cells } } = this;
-    const places = starts.slice(0, -1), apart = new Float64Array(4), found = new Int32Array(4);
+    const {
+      near,
+      weights,
+      morton,
+      starts,
+      codes: { cells },
+    } = this;
+    const places = starts.slice(0, -1);
+    const apart = new Float64Array(4);
+    const found = new Int32Array(4);
     for (let i = first; i < last; i++) {
-      const x = cells[2 * i], y = cells[2 * i + 1];
+      const x = cells[2 * i];
+      const y = cells[2 * i + 1];
       apart.fill(Infinity);
       const consider = (j) => {
-        const dx = cells[2 * j] - x, dy = cells[2 * j + 1] - y, d = dx * dx + dy * dy;
+        const dx = cells[2 * j] - x;
+        const dy = cells[2 * j + 1] - y;
+        const d = dx * dx + dy * dy;
         if (d >= apart[3]) return;
         let k = 3;
         for (; k > 0 && apart[k - 1] > d; k--) {
@@ -284,7 +324,8 @@ class Layers {
       for (let j = i - 1; j >= Math.max(i - 16, first); j--) consider(j);
       for (let layer = 0; layer < places.length; layer++) {
         while (places[layer] < starts[layer + 1] && morton[places[layer]] < morton[i]) places[layer]++;
-        const low = Math.max(places[layer] - 6, starts[layer]), high = Math.min(places[layer] + 6, starts[layer + 1]);
+        const low = Math.max(places[layer] - 6, starts[layer]);
+        const high = Math.min(places[layer] + 6, starts[layer + 1]);
         for (let j = low; j < high; j++) consider(j);
       }
       for (let k = 0; k < 4; k++) {
@@ -296,11 +337,19 @@ class Layers {
 
   /** The prediction without the slope's part; leaves the neighbours' spread. */
   predict({ center, share }, values, i) {
-    const { near, weights } = this, at = 4 * i;
-    const w0 = weights[at], w1 = weights[at + 1], w2 = weights[at + 2], w3 = weights[at + 3], t = w0 + w1 + w2 + w3;
+    const { near, weights } = this;
+    const at = 4 * i;
+    const w0 = weights[at];
+    const w1 = weights[at + 1];
+    const w2 = weights[at + 2];
+    const w3 = weights[at + 3];
+    const t = w0 + w1 + w2 + w3;
     this.spread = 0;
     if (t === 0) return center;
-    const a = values[near[at]], b = values[near[at + 1]], c = values[near[at + 2]], d = values[near[at + 3]];
+    const a = values[near[at]];
+    const b = values[near[at + 1]];
+    const c = values[near[at + 2]];
+    const d = values[near[at + 3]];
     const m = Math.floor((w0 * a + w1 * b + w2 * c + w3 * d + (t >> 1)) / t);
     const off = w0 * Math.abs(a - m) + w1 * Math.abs(b - m) + w2 * Math.abs(c - m) + w3 * Math.abs(d - m);
     this.spread = Math.floor(off / t);
@@ -308,7 +357,8 @@ class Layers {
   }
 
   readScales(coder, first, last) {
-    const { minor, ratio } = this.codes, [ofMinor, ofRatio] = this.predictors;
+    const { minor, ratio } = this.codes;
+    const [ofMinor, ofRatio] = this.predictors;
     for (let i = first; i < last; i++) {
       const predicted = this.predict(ofMinor, minor, i);
       const value = predicted + coder.signed(353 + 21 * bits(this.spread, 2));
@@ -337,7 +387,8 @@ class Layers {
       else {
         let node = 1;
         for (let k = 0; k < 3; k++) node = 2 * node + coder.bit(479 + node);
-        const low = ((node - 8) * count + 7) >> 3, high = ((node - 7) * count + 7) >> 3;
+        const low = ((node - 8) * count + 7) >> 3;
+        const high = ((node - 7) * count + 7) >> 3;
         apart = low + coder.uniform(high - low);
       }
       turn[i] = (start + apart) % count;
@@ -346,17 +397,25 @@ class Layers {
   }
 
   readColors(coder, first, last) {
-    const { minor, ratio, levels, colors } = this.codes, { channels } = this.header;
-    const units = new Int32Array(last - first), classes = new Uint8Array(last - first);
+    const { minor, ratio, levels, colors } = this.codes;
+    const { channels } = this.header;
+    const units = new Int32Array(last - first);
+    const classes = new Uint8Array(last - first);
     for (let i = first; i < last; i++) {
-      const level = clamp(-Math.floor(((2 * minor[i] + ratio[i]) * this.grid.level + 32768) / 65536), -24, 12);
+      const level = clamp(
+        -Math.floor(((2 * minor[i] + ratio[i]) * this.grid.level + 32768) / 65536),
+        -24,
+        12,
+      );
       levels[i] = level;
       units[i - first] = Math.floor((F[2 * (level & 3)] * 1024) / 2 ** (16 - (level >> 2)));
     }
     for (let k = 0; k < channels; k++) {
-      const values = this.values[k], predictor = this.predictors[2 + k];
+      const values = this.values[k];
+      const predictor = this.predictors[2 + k];
       for (let i = first; i < last; i++) {
-        const unit = units[i - first], predicted = this.predict(predictor, values, i);
+        const unit = units[i - first];
+        const predicted = this.predict(predictor, values, i);
         const context = 4 * bits(Math.floor(this.spread / unit), 2) + classes[i - first];
         const surprise = coder.signed(503 + 252 * k + 21 * context);
         const value = Math.floor((predicted + (unit >> 1)) / unit) + surprise;
@@ -370,19 +429,20 @@ class Layers {
 }
 
 /**
- * The picture in a file: its header, `codes` (its integers), and what they stand for, of N Gaussians: `means` [N, 2]
- * pixels, `logScales` [N, 2] (major, minor), `thetas` [N] radians, `colors` [N, C]; `layers` are counts of Gaussians.
- *
- * With `partial` a file that was cut off is read as far as its layers are whole. Throws FormatError, and nothing else,
- * for whatever is not such a file or exceeds the `limits`.
+ * The picture in a file: its header, its integers (`codes`), and what they stand for, of N Gaussians: `means`
+ * [N, 2] pixels, `logScales` [N, 2] (major, minor), `thetas` [N], `colors` [N, C]; `layers` counts Gaussians.
+ * With `partial` a file that was cut off is read as far as its layers are whole. Throws FormatError alone,
+ * for what is not such a file or exceeds the `limits`.
  */
 export function decode(data, { partial = false, limits = {} } = {}) {
   limits = { ...LIMITS, ...limits };
   data = bytesOf(data);
-  if (data.length > limits.fileBytes) refuse(`got ${data.length} bytes, expected at most ${limits.fileBytes}`);
+  if (data.length > limits.fileBytes)
+    refuse(`got ${data.length} bytes, expected at most ${limits.fileBytes}`);
   const { chunks, whole } = readChunks(data);
   if (chunks[0]?.kind !== 0x48) refuse("damaged: no header");
-  const header = readHeader(data, chunks[0], limits), found = sorted(data, chunks, header);
+  const header = readHeader(data, chunks[0], limits);
+  const found = sorted(data, chunks, header);
   if (!partial && (!whole || found.bodies.length < header.layers))
     refuse(`cut off: ${found.bodies.length} of ${header.layers} layers are whole`);
   if (!found.bodies.length) refuse("cut off before the first layer's end");
@@ -398,10 +458,19 @@ export function decode(data, { partial = false, limits = {} } = {}) {
   for (const { count, start, end } of counted) layers.read(data, start, end, count);
   const blend = ["weighted_average", "accumulated_sum"][header.blend];
   const image = {
-    ...header, blend, cutoff: header.cutoff / 1000, floor: header.floor / 1000,
+    ...header,
+    blend,
+    cutoff: header.cutoff / 1000,
+    floor: header.floor / 1000,
     background: header.background.map((value) => value / 1000),
-    whole: whole && found.bodies.length === header.layers, count: total, layers: counted.map(({ count }) => count),
-    codes: layers.codes, bits: layers.bits, sizes: found.sizes, metadata: found.metadata, bytes: data.length,
+    whole: whole && found.bodies.length === header.layers,
+    count: total,
+    layers: counted.map(({ count }) => count),
+    codes: layers.codes,
+    bits: layers.bits,
+    sizes: found.sizes,
+    metadata: found.metadata,
+    bytes: data.length,
     ...meaning(header, layers.codes, total),
   };
   image.overlaps = countOverlaps(image);
@@ -422,29 +491,42 @@ function sorted(data, chunks, header) {
     const label = chunk.kind === 0x4c ? `layer ${found.bodies.length}` : (name ?? `unknown ${chunk.kind}`);
     found.sizes.push([label, chunk.size]);
   }
-  if (found.bodies.length > header.layers) refuse(`damaged: ${found.bodies.length} layers, expected ${header.layers}`);
+  if (found.bodies.length > header.layers)
+    refuse(`damaged: ${found.bodies.length} layers, expected ${header.layers}`);
   return found;
 }
 
 /** What the integers stand for. */
 function meaning({ height, width, channels, steps }, codes, total) {
   const [position, scale, , color] = steps.map(stepOf);
-  const means = new Float32Array(2 * total), logScales = new Float32Array(2 * total);
-  const thetas = new Float32Array(total), colors = new Float32Array(channels * total);
+  const means = new Float32Array(2 * total);
+  const logScales = new Float32Array(2 * total);
+  const thetas = new Float32Array(total);
+  const colors = new Float32Array(channels * total);
   const dct = Float64Array.from({ length: channels * channels }, (_, at) => {
-    const k = Math.floor(at / channels), c = at % channels;
+    const k = Math.floor(at / channels);
+    const c = at % channels;
     return Math.cos((Math.PI * k * (2 * c + 1)) / (2 * channels)) * Math.sqrt((k ? 2 : 1) / channels);
   });
   for (let i = 0; i < total; i++) {
-    const minor = codes.minor[i] * scale, major = (codes.minor[i] + codes.ratio[i]) * scale;
+    const minor = codes.minor[i] * scale;
+    const major = (codes.minor[i] + codes.ratio[i]) * scale;
     if (major > 12 || minor < -12) damaged("a scale");
-    const theta = (codes.turn[i] * Math.PI) / codes.bins[i], cos = Math.cos(theta), sin = Math.sin(theta);
-    const a = Math.exp(2 * major), b = Math.exp(2 * minor), xx = a * cos * cos + b * sin * sin;
-    const stretch = xx * Math.exp(-major - minor), slope = ((a - b) * cos * sin) / xx;
+    const theta = (codes.turn[i] * Math.PI) / codes.bins[i];
+    const cos = Math.cos(theta);
+    const sin = Math.sin(theta);
+    const a = Math.exp(2 * major);
+    const b = Math.exp(2 * minor);
+    const xx = a * cos * cos + b * sin * sin;
+    const stretch = xx * Math.exp(-major - minor);
+    const slope = ((a - b) * cos * sin) / xx;
     let split = 0;
     for (const k of [1, 2, 3]) split += (stretch >= 2 ** (2 * k - 1)) - (stretch < 2 ** (1 - 2 * k));
-    const rows = 2 ** (3 + split), column = Math.floor(codes.parts[i] / rows), row = codes.parts[i] % rows;
-    const x = (column + 0.5) / 2 ** (3 - split), rise = (row + 0.5) / rows + slope * (x - 0.5);
+    const rows = 2 ** (3 + split);
+    const column = Math.floor(codes.parts[i] / rows);
+    const row = codes.parts[i] % rows;
+    const x = (column + 0.5) / 2 ** (3 - split);
+    const rise = (row + 0.5) / rows + slope * (x - 0.5);
     means[2 * i] = (codes.cells[2 * i] + x) * 8 * position - width / 16;
     means[2 * i + 1] = (codes.cells[2 * i + 1] + rise - Math.floor(rise)) * 8 * position - height / 16;
     logScales.set([major, minor], 2 * i);
@@ -466,8 +548,10 @@ function countOverlaps({ height, width, cutoff, floor, count, means, logScales }
   for (let i = 0; i < count; i++) {
     const radius = cutoff * Math.hypot(Math.exp(logScales[2 * i]), floor);
     const met = (at, size) => {
-      const last = (size - 1) >> 4, mean = means[2 * i + at];
-      const low = clamp(Math.floor((mean - radius) / 16), 0, last), high = Math.floor((mean + radius) / 16);
+      const last = (size - 1) >> 4;
+      const mean = means[2 * i + at];
+      const low = clamp(Math.floor((mean - radius) / 16), 0, last);
+      const high = Math.floor((mean + radius) / 16);
       return Math.max(clamp(high, -1, last) - low + 1, 0);
     };
     overlaps += met(0, width) * met(1, height);
@@ -475,12 +559,12 @@ function countOverlaps({ height, width, cutoff, floor, count, means, logScales }
   return overlaps;
 }
 
-// Drawing. Each Gaussian's covariance is S S^T + floor^2 I; at r output pixels for one of the picture it is
-// r^2 S S^T + (max(r, 1) floor)^2 I, with less weight for what it was spread: exact upwards, low-pass filtered
-// downwards. A view is [left, top, right, bottom] in the picture's pixels.
+// Drawing. A covariance is S S^T + floor^2 I; at r output pixels for one of the picture it is r^2 S S^T +
+// (max(r, 1) floor)^2 I, with less weight for what it was spread: exact upwards, low-pass filtered downwards.
+// A view is [left, top, right, bottom] in the picture's pixels.
 
-const EACH = 10; // numbers of a Gaussian to be drawn: mean x, y; xx, xy, yy and determinant of S S^T; four colours
-const HALF_GAIN = 64; // what lifts weights out of the range in which a float of 16 bits has few bits left
+const EACH = 10; // numbers of one to be drawn: mean x, y; xx, xy, yy, determinant of S S^T; four colours
+const HALF_GAIN = 64; // lifts weights out of the range in which a float of 16 bits has few bits left
 
 /** Whether a picture has an alpha channel, its last one. */
 const hasAlpha = (image) => image.channels === 2 || image.channels === 4;
@@ -494,17 +578,21 @@ function toRgba(image, values, at, out, to) {
 
 /** Indices of the Gaussians of the first `layers` layers, the largest first. */
 export function largestFirst(image, layers = image.layers.length) {
-  const end = image.layers.slice(0, layers).reduce((sum, count) => sum + count, 0), scales = image.logScales;
+  const end = image.layers.slice(0, layers).reduce((sum, count) => sum + count, 0);
+  const scales = image.logScales;
   const size = (i) => scales[2 * i] + scales[2 * i + 1];
   return Int32Array.from({ length: end }, (_, i) => i).sort((i, j) => size(j) - size(i) || i - j);
 }
 
 /** `[K, EACH]` numbers of the Gaussians `order` `[K]`. */
 function instancesOf(image, order) {
-  const { means, logScales, thetas, colors, channels } = image, out = new Float32Array(EACH * order.length);
+  const { means, logScales, thetas, colors, channels } = image;
+  const out = new Float32Array(EACH * order.length);
   order.forEach((i, place) => {
-    const a = Math.exp(2 * logScales[2 * i]), b = Math.exp(2 * logScales[2 * i + 1]);
-    const cos = Math.cos(thetas[i]), sin = Math.sin(thetas[i]);
+    const a = Math.exp(2 * logScales[2 * i]);
+    const b = Math.exp(2 * logScales[2 * i + 1]);
+    const cos = Math.cos(thetas[i]);
+    const sin = Math.sin(thetas[i]);
     const sigma = [a * cos * cos + b * sin * sin, (a - b) * cos * sin, a * sin * sin + b * cos * cos, a * b];
     out.set([means[2 * i], means[2 * i + 1], ...sigma], EACH * place);
     toRgba(image, colors, channels * i, out, EACH * place + 6);
@@ -516,31 +604,50 @@ function instancesOf(image, order) {
 function sceneOf(image, order) {
   const background = [0, 0, 0, 0];
   toRgba(image, image.background, 0, background, 0);
-  const tau = Math.exp(-(image.cutoff ** 2) / 2), averaged = image.blend === "weighted_average";
+  const tau = Math.exp(-(image.cutoff ** 2) / 2);
+  const averaged = image.blend === "weighted_average";
   return { image, background, tau, averaged, alpha: hasAlpha(image), instances: instancesOf(image, order) };
 }
 
 /** Draws `[height, width, 4]` bytes, alpha apart, without a GPU. */
 function rasterizeScene(scene, view, width, height, count) {
-  const { image, instances, tau, background } = scene, [left, top, right, bottom] = view;
-  const sx = width / (right - left), sy = height / (bottom - top), f = image.floor ** 2;
-  const fx = sx * sx * f, fy = sy * sy * f, gx = Math.max(sx * sx, 1) * f, gy = Math.max(sy * sy, 1) * f;
-  const sums = new Float32Array(5 * width * height), reach = image.cutoff;
+  const { image, instances, tau, background } = scene;
+  const [left, top, right, bottom] = view;
+  const sx = width / (right - left);
+  const sy = height / (bottom - top);
+  const f = image.floor ** 2;
+  const fx = sx * sx * f;
+  const fy = sy * sy * f;
+  const gx = Math.max(sx * sx, 1) * f;
+  const gy = Math.max(sy * sy, 1) * f;
+  const sums = new Float32Array(5 * width * height);
+  const reach = image.cutoff;
   for (let at = 0; at < EACH * count; at += EACH) {
-    const x = (instances[at] - left) * sx, y = (instances[at + 1] - top) * sy;
-    const xx = instances[at + 2] * sx * sx, xy = instances[at + 3] * sx * sy, yy = instances[at + 4] * sy * sy;
-    const det = instances[at + 5] * sx * sx * sy * sy, wide = det + gx * yy + gy * xx + gx * gy;
+    const x = (instances[at] - left) * sx;
+    const y = (instances[at + 1] - top) * sy;
+    const xx = instances[at + 2] * sx * sx;
+    const xy = instances[at + 3] * sx * sy;
+    const yy = instances[at + 4] * sy * sy;
+    const det = instances[at + 5] * sx * sx * sy * sy;
+    const wide = det + gx * yy + gy * xx + gx * gy;
     const gain = Math.sqrt((det + fx * yy + fy * xx + fx * fy) / wide) / (1 - tau);
-    const a11 = 1 / Math.sqrt(xx + gx), a22 = 1 / (a11 * Math.sqrt(wide)), a21 = -xy * a11 / Math.sqrt(wide);
-    const s = a11 * a11 + a21 * a21, up = reach * Math.sqrt(yy + gy);
+    const a11 = 1 / Math.sqrt(xx + gx);
+    const a22 = 1 / (a11 * Math.sqrt(wide));
+    const a21 = (-xy * a11) / Math.sqrt(wide);
+    const s = a11 * a11 + a21 * a21;
+    const up = reach * Math.sqrt(yy + gy);
     const [r, g, b, a] = instances.subarray(at + 6, at + EACH);
     const last = Math.min(height - 1, Math.floor(y + up - 0.5));
     for (let row = Math.max(0, Math.ceil(y - up - 0.5)); row <= last; row++) {
-      const dy = row + 0.5 - y, center = x - (a21 * a22 * dy) / s - 0.5;
+      const dy = row + 0.5 - y;
+      const center = x - (a21 * a22 * dy) / s - 0.5;
       const half = Math.sqrt(Math.max(reach * reach * s - (a11 * a22 * dy) ** 2, 0)) / s;
       const end = Math.min(width - 1, Math.floor(center + half));
       for (let column = Math.max(0, Math.ceil(center - half)); column <= end; column++) {
-        const dx = column + 0.5 - x, u = a11 * dx, v = a21 * dx + a22 * dy, w = (Math.exp((u * u + v * v) / -2) - tau) * gain;
+        const dx = column + 0.5 - x;
+        const u = a11 * dx;
+        const v = a21 * dx + a22 * dy;
+        const w = (Math.exp((u * u + v * v) / -2) - tau) * gain;
         if (w <= 0) continue;
         const to = 5 * (row * width + column);
         sums[to] += w * r;
@@ -574,10 +681,11 @@ layout(location=0) in vec2 mean; layout(location=1) in vec4 sigma; layout(locati
 uniform highp vec2 size; uniform vec2 scale, offset; uniform float least, reach;
 flat out highp vec4 value, placed; flat out highp vec2 more;
 void main() {
-  float turn = 0.78539816 * float(gl_VertexID);  // an octagon around the support's circle, before it is stretched
+  float turn = 0.78539816 * float(gl_VertexID);  // an octagon around the support, a circle as yet
   vec2 z = reach * 1.0825 * vec2(cos(turn), sin(turn));
   vec2 square = scale * scale, exact = square * least * least, floors = max(square, 1.) * least * least;
-  float xx = sigma.x * square.x, xy = sigma.y * scale.x * scale.y, yy = sigma.z * square.y, det = sigma.w * square.x * square.y;
+  float xx = sigma.x * square.x, xy = sigma.y * scale.x * scale.y, yy = sigma.z * square.y;
+  float det = sigma.w * square.x * square.y;
   float wide = det + floors.x * yy + floors.y * xx + floors.x * floors.y;
   float l11 = sqrt(xx + floors.x), l21 = xy / l11, l22 = sqrt(wide) / l11;
   vec2 at = (mean - offset) * scale, corner = vec2(l11 * z.x, l21 * z.x + l22 * z.y);
@@ -592,7 +700,8 @@ precision highp float;
 flat in vec4 value, placed; flat in vec2 more; uniform float tau, by; uniform highp vec2 size;
 layout(location=0) out vec4 sums; ${alpha ? "layout(location=1) out vec4 alphas;" : ""}
 void main() {
-  vec2 d = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - placed.xy, z = vec2(placed.z * d.x, placed.w * d.x + more.x * d.y);
+  vec2 d = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - placed.xy;
+  vec2 z = vec2(placed.z * d.x, placed.w * d.x + more.x * d.y);
   float w = max(exp(-.5 * dot(z, z)) - tau, 0.) * more.y * by;
   sums = vec4(value.rgb * w, w);
   ${alpha ? "alphas = vec4(value.a * w);" : ""}
@@ -614,21 +723,27 @@ void main() {
 let able;
 export function ability() {
   if (able) return able;
-  able = "2d";
   const gl = document.createElement("canvas").getContext("webgl2");
-  if (!gl) return able;
-  if (gl.getExtension("EXT_color_buffer_float")) able = gl.getExtension("EXT_float_blend") ? "float" : "half";
-  else if (gl.getExtension("EXT_color_buffer_half_float")) able = "half";
-  gl.getExtension("WEBGL_lose_context")?.loseContext(); // pages have few contexts
+  const [float, blend, half, lose] = EXTENSIONS.map((name) => gl?.getExtension(name));
+  able = float && blend ? "float" : float || half ? "half" : "2d";
+  lose?.loseContext(); // pages have few contexts
   return able;
 }
 
-/** Draws pictures into a canvas by WebGL2, or by hand where there is none; only when something has changed. */
+const EXTENSIONS = [
+  "EXT_color_buffer_float",
+  "EXT_float_blend",
+  "EXT_color_buffer_half_float",
+  "WEBGL_lose_context",
+];
+
+/** Draws pictures into a canvas, by WebGL2 or by hand where there is none; only what has changed. */
 export class Renderer {
-  /** `by` is "float", "half" or "2d" instead of the best that serves; `onrestored` is called after a lost context. */
+  /** `by` is as `ability` says, or forced; `onrestored` is called after a lost context. */
   constructor(canvas, { by = ability(), onrestored = () => {} } = {}) {
     Object.assign(this, { canvas, by, count: 0, drawn: "", lost: false, version: 0 });
-    if (by !== "2d") this.gl = canvas.getContext("webgl2", { antialias: false, depth: false, powerPreference: "low-power" });
+    if (by !== "2d")
+      this.gl = canvas.getContext("webgl2", { antialias: false, depth: false, powerPreference: "low-power" });
     if (!this.gl) {
       this.by = "2d";
       this.context = canvas.getContext("2d");
@@ -651,18 +766,25 @@ export class Renderer {
     this.lost = false;
     this.drawn = "";
     this.size = "";
-    for (const name of ["EXT_color_buffer_float", "EXT_float_blend", "EXT_color_buffer_half_float"]) gl.getExtension(name);
+    EXTENSIONS.forEach((name) => gl.getExtension(name));
     const program = (vertex, fragment) => {
       const made = gl.createProgram();
-      for (const [type, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+      for (const [type, source] of [
+        [gl.VERTEX_SHADER, vertex],
+        [gl.FRAGMENT_SHADER, fragment],
+      ]) {
         const shader = gl.createShader(type);
         gl.shaderSource(shader, source);
         gl.compileShader(shader);
         gl.attachShader(made, shader);
       }
       gl.linkProgram(made);
-      if (!gl.getProgramParameter(made, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(gl.getProgramInfoLog(made));
-      const uniform = new Proxy({}, { get: (known, name) => (known[name] ??= gl.getUniformLocation(made, name)) });
+      if (!gl.getProgramParameter(made, gl.LINK_STATUS) && !gl.isContextLost())
+        throw new Error(gl.getProgramInfoLog(made));
+      const uniform = new Proxy(
+        {},
+        { get: (known, name) => (known[name] ??= gl.getUniformLocation(made, name)) },
+      );
       return { program: made, uniform };
     };
     const both = (vertex, source) => [false, true].map((alpha) => program(vertex, source(alpha)));
@@ -671,13 +793,17 @@ export class Renderer {
     this.buffer = gl.createBuffer();
     gl.bindVertexArray(this.array);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
-    for (const [index, size, offset] of [[0, 2, 0], [1, 4, 8], [2, 4, 24]]) {
+    for (const [index, size, offset] of [
+      [0, 2, 0],
+      [1, 4, 8],
+      [2, 4, 24],
+    ]) {
       gl.enableVertexAttribArray(index);
       gl.vertexAttribPointer(index, size, gl.FLOAT, false, 4 * EACH, offset);
       gl.vertexAttribDivisor(index, 1);
     }
     this.empty = gl.createVertexArray();
-    this.most = Math.min(gl.getParameter(gl.MAX_TEXTURE_SIZE), ...gl.getParameter(gl.MAX_VIEWPORT_DIMS));
+    this.most = gl.getParameter(gl.MAX_TEXTURE_SIZE);
     if (this.scene) this.upload();
   }
 
@@ -687,7 +813,7 @@ export class Renderer {
     this.gl.bufferData(this.gl.ARRAY_BUFFER, this.scene.instances, this.gl.STATIC_DRAW);
   }
 
-  /** The picture to draw, of which only the first `layers` layers, and the `count` largest Gaussians of those. */
+  /** The picture to draw, or the `count` largest Gaussians of its first `layers` layers. */
   show(image, { layers = image.layers.length, count = Infinity } = {}) {
     if (this.scene?.image !== image || this.layers !== layers) {
       this.scene = sceneOf(image, largestFirst(image, layers));
@@ -714,8 +840,9 @@ export class Renderer {
   }
 
   drawByHand(view, width, height) {
-    const { image } = this.scene, covered = (256 * image.overlaps) / (image.width * image.height);
-    const by = Math.max(1, Math.sqrt((covered * width * height) / 2e8)); // coarser where it would take seconds
+    const { image } = this.scene;
+    const covered = (256 * image.overlaps) / (image.width * image.height);
+    const by = Math.max(1, Math.sqrt((covered * width * height) / 2e8)); // or it takes seconds
     const [w, h] = [Math.ceil(width / by), Math.ceil(height / by)];
     const pixels = new ImageData(rasterizeScene(this.scene, view, w, h, this.count), w, h);
     if (by === 1) return this.context.putImageData(pixels, 0, 0);
@@ -725,7 +852,8 @@ export class Renderer {
   }
 
   target(width, height) {
-    const { gl } = this, half = this.by === "half";
+    const { gl } = this;
+    const half = this.by === "half";
     if (this.size === `${width},${height}`) return;
     this.size = `${width},${height}`;
     for (const texture of this.textures ?? []) gl.deleteTexture(texture);
@@ -735,7 +863,8 @@ export class Renderer {
     this.textures = [half ? gl.RGBA16F : gl.RGBA32F, half ? gl.R16F : gl.R32F].map((format, index) => {
       const texture = gl.createTexture();
       gl.bindTexture(gl.TEXTURE_2D, texture);
-      for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
+      for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER])
+        gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
       gl.texStorage2D(gl.TEXTURE_2D, 1, format, ...(index && !this.scene.alpha ? [1, 1] : [width, height]));
       if (!index || this.scene.alpha)
         gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + index, gl.TEXTURE_2D, texture, 0);
@@ -746,12 +875,15 @@ export class Renderer {
 
   use(made, values) {
     this.gl.useProgram(made.program);
-    for (const [name, value] of Object.entries(values)) this.gl[`uniform${value.length ?? 1}fv`](made.uniform[name], [value].flat());
+    for (const [name, value] of Object.entries(values))
+      this.gl[`uniform${value.length ?? 1}fv`](made.uniform[name], [value].flat());
     return made;
   }
 
   drawByGpu([left, top, right, bottom], width, height) {
-    const { gl, scene, count } = this, { image, tau, averaged, alpha } = scene, which = alpha ? 1 : 0;
+    const { gl, scene, count } = this;
+    const { image, tau, averaged, alpha } = scene;
+    const which = alpha ? 1 : 0;
     const by = this.by === "half" && averaged ? HALF_GAIN : 1;
     if (this.ofAlpha !== alpha) this.size = "";
     this.ofAlpha = alpha;
@@ -762,14 +894,24 @@ export class Renderer {
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE);
-    const size = [width, height], scale = [width / (right - left), height / (bottom - top)];
+    const size = [width, height];
+    const scale = [width / (right - left), height / (bottom - top)];
     const { floor: least, cutoff: reach } = image;
-    this.use(this.programs.sum[which], { size, scale, offset: [left, top], least, reach, tau, by: by / (1 - tau) });
+    this.use(this.programs.sum[which], {
+      size,
+      scale,
+      offset: [left, top],
+      least,
+      reach,
+      tau,
+      by: by / (1 - tau),
+    });
     gl.bindVertexArray(this.array);
     gl.drawArraysInstanced(gl.TRIANGLE_FAN, 0, 8, count);
     gl.disable(gl.BLEND);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    const { background } = scene, tail = averaged ? tau * by : 0;
+    const { background } = scene;
+    const tail = averaged ? tau * by : 0;
     const { uniform } = this.use(this.programs.divide[which], { background, tail });
     this.textures.forEach((texture, index) => {
       gl.activeTexture(gl.TEXTURE0 + index);
@@ -781,13 +923,14 @@ export class Renderer {
   }
 }
 
-// <gjx-image src="photo.gjx" alt="...">: as <img> is. An <img> inside of it is laid over it once that has loaded.
+// <gjx-image src="photo.gjx" alt="...">: as <img> is. An <img> inside of it covers it once that has loaded.
 
 const SHEET = `
 :host { display: inline-block; position: relative; overflow: clip; min-width: 0; min-height: 0; }
 :host([hidden]) { display: none; }
-canvas, ::slotted(img) { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: inherit; object-position: inherit; }
-slot { visibility: hidden; object-fit: inherit; object-position: inherit; }`;
+canvas, ::slotted(img), slot { object-fit: inherit; object-position: inherit; }
+canvas, ::slotted(img) { position: absolute; inset: 0; width: 100%; height: 100%; }
+slot { visibility: hidden; }`;
 
 const elements = new Set(); // on the page, with a picture
 let shared; // pages have few contexts: one draws for all
@@ -814,24 +957,34 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     this.label = make("span", "alt");
     this.cover = make("slot", "cover");
     this.cover.addEventListener("slotchange", () => this.look());
-    this.cover.addEventListener("load", () => this.look(), true);
     this.resized = new ResizeObserver((entries) => {
       const { devicePixelContentBoxSize: device, contentRect: css } = entries.at(-1);
-      const box = device?.[0] ?? { inlineSize: css.width * devicePixelRatio, blockSize: css.height * devicePixelRatio };
+      const box = device?.[0] ?? {
+        inlineSize: css.width * devicePixelRatio,
+        blockSize: css.height * devicePixelRatio,
+      };
       this.box = [box.inlineSize, box.blockSize];
       this.paint();
     });
   }
 
-  get naturalWidth() { return this.image?.width ?? 0; }
-  get naturalHeight() { return this.image?.height ?? 0; }
-  get complete() { return !this.src || this.state === "loaded" || this.state === "broken"; }
+  get naturalWidth() {
+    return this.image?.width ?? 0;
+  }
+  get naturalHeight() {
+    return this.image?.height ?? 0;
+  }
+  get complete() {
+    return !this.src || this.state === "loaded" || this.state === "broken";
+  }
 
   /** When the picture is there, whole; rejects for one that cannot be drawn. */
   decode() {
     const ended = () => (this.state === "loaded" ? Promise.resolve() : Promise.reject(this.error));
     if (this.complete && this.src) return ended();
-    return new Promise((resolve) => ["load", "error"].forEach((name) => this.addEventListener(name, resolve, { once: true }))).then(ended);
+    return new Promise((resolve) =>
+      ["load", "error"].forEach((name) => this.addEventListener(name, resolve, { once: true })),
+    ).then(ended);
   }
 
   connectedCallback() {
@@ -867,12 +1020,15 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     this.label.textContent = "";
     if (!this.isConnected || !this.src) return;
     if (this.loading !== "lazy") return this.load();
-    this.seen = new IntersectionObserver((entries) => {
-      if (entries.some((entry) => entry.isIntersecting)) {
-        this.seen.disconnect();
-        this.load();
-      }
-    }, { rootMargin: "300px" });
+    this.seen = new IntersectionObserver(
+      (entries) => {
+        if (entries.some((entry) => entry.isIntersecting)) {
+          this.seen.disconnect();
+          this.load();
+        }
+      },
+      { rootMargin: "300px" },
+    );
     this.seen.observe(this);
   }
 
@@ -880,19 +1036,22 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     const { signal } = (this.fetching = new AbortController());
     this.state = "loading";
     try {
-      let data = new Uint8Array(1 << 14), size = 0, layers = 0, read = 0;
+      let data = new Uint8Array(1 << 14);
+      let size = 0;
+      let layers = 0;
+      let read = 0;
       const response = await fetch(this.src, { signal });
       if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
       const stream = response.body.getReader();
-      for (let part; !(part = await stream.read()).done; ) {
-        while (size + part.value.length > data.length) {
-          if (data.length > LIMITS.fileBytes) refuse(`got more than ${LIMITS.fileBytes} bytes`);
-          const more = new Uint8Array(2 * data.length);
+      for (let part; !(part = await stream.read()).done;) {
+        if (size + part.value.length > data.length) {
+          const more = new Uint8Array(2 * (size + part.value.length));
           more.set(data);
           data = more;
         }
         data.set(part.value, size);
         size += part.value.length;
+        if (size > LIMITS.fileBytes) refuse(`got more than ${LIMITS.fileBytes} bytes`);
         const whole = countLayers(data.subarray(0, size));
         if (whole > layers) {
           this.show(decode(data.subarray(0, size), { partial: true }));
@@ -921,14 +1080,14 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
 
   /** Size, role and words follow from the attributes and the picture. */
   describe() {
-    const attribute = (name) => /^\s*\d+/.test(this.getAttribute(name) ?? "") && parseInt(this.getAttribute(name));
-    const [width, height] = [attribute("width"), attribute("height")];
+    const [width, height] = ["width", "height"].map((name) => parseInt(this.getAttribute(name)));
     const natural = this.image ?? { width, height };
     const rules = [];
-    if (width !== false) rules.push(`width: ${width}px`);
-    if (height !== false) rules.push(`height: ${height}px`);
+    if (width >= 0) rules.push(`width: ${width}px`);
+    if (height >= 0) rules.push(`height: ${height}px`);
     if (natural.width && natural.height) rules.push(`aspect-ratio: ${natural.width} / ${natural.height}`);
-    this.sheet.replaceSync(`:host { ${rules.join("; ")} } [part=sizer] { width: ${this.image ? natural.width : 0}px; max-width: 100% }`);
+    const sizer = `width: ${this.naturalWidth}px; max-width: 100%`;
+    this.sheet.replaceSync(`:host { ${rules.join("; ")} } [part=sizer] { ${sizer} }`);
     const decorative = this.getAttribute("alt") === "";
     this.internals.role = decorative ? "presentation" : "img";
     this.internals.ariaLabel = decorative ? null : this.alt || null;
@@ -937,18 +1096,26 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
 
   /** Device pixels that the whole picture takes, by object-fit. */
   extent() {
-    const [bw, bh] = this.box, { width, height } = this.image, by = [bw / width, bh / height];
+    const [bw, bh] = this.box;
+    const { width, height } = this.image;
+    const by = [bw / width, bh / height];
     const fit = getComputedStyle(this).objectFit;
     if (fit === "fill") return [bw, bh];
     const contained = Math.min(...by);
-    const scale = { contain: contained, cover: Math.max(...by), "scale-down": Math.min(contained, 1) }[fit] ?? 1;
+    const scale =
+      { contain: contained, cover: Math.max(...by), "scale-down": Math.min(contained, 1) }[fit] ?? 1;
     return [width * scale, height * scale];
   }
 
   paint(anew = false) {
     if (!this.image || !this.box?.[0] || !this.box[1]) return;
-    const whole = this.extent(), renderer = sharedRenderer();
-    const most = Math.min(1, (renderer.most ?? 8192) / Math.max(...whole), 4096 / Math.sqrt(whole[0] * whole[1]));
+    const whole = this.extent();
+    const renderer = sharedRenderer();
+    const most = Math.min(
+      1,
+      (renderer.most ?? 8192) / Math.max(...whole),
+      4096 / Math.sqrt(whole[0] * whole[1]),
+    );
     const [width, height] = whole.map((length) => Math.max(1, Math.round(length * most)));
     if (!anew && this.canvas.width === width && this.canvas.height === height) return;
     renderer.drawn = ""; // what it drew before is no longer in its canvas
@@ -963,14 +1130,20 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     const images = this.cover.assignedElements().filter((element) => element.localName === "img");
     const there = images.some((image) => image.complete && image.naturalWidth > 0);
     this.cover.style.visibility = there ? "visible" : "";
-    for (const image of there ? [] : images) image.addEventListener("load", () => this.look(), { once: true });
+    for (const image of there ? [] : images)
+      image.addEventListener("load", () => this.look(), { once: true });
   }
 }
 
 for (const name of ["src", "alt", "loading"])
   Object.defineProperty(GjxImage.prototype, name, {
-    get() { return this.getAttribute(name) ?? ""; },
-    set(value) { this.setAttribute(name, value); },
+    get() {
+      return this.getAttribute(name) ?? "";
+    },
+    set(value) {
+      this.setAttribute(name, value);
+    },
   });
 
-if (globalThis.customElements && !customElements.get("gjx-image")) customElements.define("gjx-image", GjxImage);
+if (globalThis.customElements && !customElements.get("gjx-image"))
+  customElements.define("gjx-image", GjxImage);
