@@ -23,7 +23,7 @@ import gaussjax
 from experiments import fuzz_format
 from gaussjax import cli
 from gaussjax.gjx import container
-from gaussjax.web import pages
+from gaussjax.web import pages, reports
 
 try:
   import playwright.sync_api
@@ -511,3 +511,29 @@ def test_the_page_measures_itself(browser, viewer):
     measured = json.loads(page.locator("#measured").get_attribute("data-measured"))
     print(measured)
     assert measured["by"] == "float" and measured["decode"] < 100 and measured["frames"]["2000"] > 1
+
+
+def test_a_report_sorts_and_wipes(browser, tmp_path):
+  red, blue = (Image.new("RGB", (200, 100), color) for color in ("red", "blue"))
+  addresses = []
+  for picture in (red, blue):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    addresses.append(pages.address(buffer.getvalue(), "image/png"))
+  rows = [("b", 2.5, reports.Pair(*addresses, "blue")), ("a", None, None), ("c", 10.0, None)]
+  table = reports.Table(("name", "dB", "pair"), rows)
+  curves = reports.Plot("x", "y", {"one": [(1, 2), (3, 4)]})
+  (tmp_path / "r.html").write_text(reports.report("report", [("Rows", table), ("Curve", curves)]))
+  with opened(browser, (tmp_path / "r.html").as_uri(), viewport=NARROW, color_scheme="dark") as page:
+    names = lambda: page.locator("td:first-child").all_inner_texts()
+    page.get_by_role("button", name="dB").click()
+    assert names() == ["c", "b", "a"] and page.locator("th[aria-sort=descending]").inner_text().startswith("dB")
+    page.get_by_role("button", name="dB").click()
+    assert names() == ["b", "c", "a"]
+    page.get_by_role("button", name="name").press("Enter")
+    assert names() == ["c", "b", "a"]
+    page.get_by_role("slider").fill("20")
+    pixels = Image.open(io.BytesIO(page.locator(".pair").screenshot())).convert("RGB")
+    assert pixels.getpixel((20, 40)) == (0, 0, 255) and pixels.getpixel((180, 40)) == (255, 0, 0)
+    page.screenshot(path=SCREENSHOTS / "report.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
