@@ -26,6 +26,7 @@ FAILURES = "failures.json"  # of a batch, in its folder
 MOST_WORKERS = 10_000
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # of pictures that it writes
 PAGE_SUFFIXES = (".html", ".htm")
+EXPORT_SUFFIXES = (".ply", ".svg")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
 MOST_PIXELS = 1 << 27
@@ -163,12 +164,18 @@ def parser() -> argparse.ArgumentParser:
   compare.add_argument("second", help="what is compared with it")
   view = command("view", _view, "a page or a PNG of a .gjx file beside its original, and of its ellipses")
   _add_view(view)
+  export = command("export", _export, "a .gjx or .npz file for other tools: PLY of 3D Gaussians, or SVG")
+  _add_files(export, "a .gjx or .npz file", "a .ply or .svg file")
+  bring = command("import", _import, "a checkpoint of GaussianImage or Image-GS as a set of ours")
+  _add_files(bring, "a .npz, .safetensors or PyTorch file", "a .npz file, or a .gjx file, which is made smaller")
+  bring.add_argument("--width", type=_whole(1, MOST_PIXELS), required=True, help="of the fitted picture, in pixels")
+  bring.add_argument("--height", type=_whole(1, MOST_PIXELS), required=True, help="of it")
   batch = command("batch", _batch, "many pictures to .gjx files; those that are there are left alone")
   _add_batch(batch)
   doctor = command("doctor", _doctor, "versions, devices, flags and the cache of compiled programs")
-  for one in (encode, decode, render, info, compare, view, batch, doctor):
+  for one in (encode, decode, render, info, compare, view, export, bring, batch, doctor):
     one.add_argument("--json", action="store_true", help="report as JSON")
-  for one in (encode, decode, render, view, batch):
+  for one in (encode, decode, render, view, export, bring, batch):
     one.add_argument("--force", action="store_true", help="replace files that are there")
     one.add_argument("-v", "--verbose", action="store_true", help="say more")
   return top
@@ -681,6 +688,35 @@ def _open(path: str) -> None:
 
   if not webbrowser.open(Path(path).absolute().as_uri()):
     raise ValueError(f"found no browser to open {path} with; it is written, open it by hand")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+  _check_output(arguments.output, arguments, EXPORT_SUFFIXES, arguments.input)
+  _start()
+  from gaussjax.exchange import ply, svg
+  from gaussjax.gjx import store
+
+  gaussians = store.load(arguments.input)
+  written = svg.dumps(gaussians).encode() if arguments.output.lower().endswith(".svg") else ply.dumps(gaussians)
+  _output(arguments.output, written)
+  _say(arguments, {"gaussians": len(gaussians.means), "bytes": len(written)}, to_stderr=arguments.output == "-")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+  from gaussjax.gjx import store
+
+  if arguments.output == "-":
+    raise ValueError("got - as the output, expected a name, whose end says of which kind the file is to be")
+  _check_output(arguments.output, arguments, store.SUFFIXES, arguments.input)
+  gaussjax = _start()
+  from gaussjax import geometry
+  from gaussjax.exchange import archives, foreign
+
+  data = _input(arguments.input)
+  with _named(arguments.input):
+    gaussians = foreign.gaussians(archives.read(data), arguments.height, arguments.width)
+  gaussjax.save(arguments.output, gaussians)
+  _say(arguments, {"gaussians": len(gaussians.means), "blend": geometry.canvas_of(gaussians).blend.name})
 
 
 class _Job(NamedTuple):

@@ -6,6 +6,7 @@ Screenshots stay in out/browser.
 
 import base64
 import contextlib
+import dataclasses
 import http.server
 import io
 import json
@@ -17,12 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import scene
 from web_cases import GOLDEN, by_python, cases, check_alike
 
 import gaussjax
 from experiments import fuzz_format
 from gaussjax import cli
+from gaussjax.exchange import svg
 from gaussjax.gjx import container
+from gaussjax.rendering import blends
 from gaussjax.web import pages, reports
 
 try:
@@ -537,3 +541,14 @@ def test_a_report_sorts_and_wipes(browser, tmp_path):
     assert pixels.getpixel((20, 40)) == (0, 0, 255) and pixels.getpixel((180, 40)) == (255, 0, 0)
     page.screenshot(path=SCREENSHOTS / "report.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_an_exported_svg_is_the_sum_that_it_was_made_of(browser, tmp_path):
+  gaussians = scene(30, 60, 90, blend=blends.accumulated_sum, log_scale=(1.5, 0.4))
+  canvas = dataclasses.replace(gaussians.canvas, background=np.float32([0.1, 0.05, 0.2]))
+  gaussians = gaussians._replace(colors=gaussians.colors * 0.3, canvas=canvas)  # sums below 1
+  (tmp_path / "p.svg").write_text(svg.dumps(gaussians))
+  with opened(browser, (tmp_path / "p.svg").as_uri(), viewport={"width": 90, "height": 60}) as page:
+    shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")) / 255
+  apart = np.abs(shown - np.clip(gaussjax.render(gaussians), 0, 1))
+  assert apart.mean() < 2 / 255 and apart.max() < 12 / 255  # each ellipse is rounded to bytes on its own

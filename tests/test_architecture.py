@@ -21,7 +21,7 @@ CHAIN = (
   {"geometry", "image_io"},
   {"quality", "rendering"},
   {"fitting"},
-  {"contrib", "gjx"},
+  {"contrib", "gjx", "exchange"},
   {"report", "engines", "web"},
   {"cli"},
 )
@@ -39,6 +39,7 @@ MAY_TOUCH_FILES = {
   "engines",
   "cli",
   "lpips",
+  "archives",  # io, for bytes alone
 }
 MAY_TOUCH_IMAGES = {"image_io", "imageio_plugin"}
 
