@@ -26,6 +26,7 @@ FAILURES = "failures.json"  # of a batch, in its folder
 MOST_WORKERS = 10_000
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # of pictures that it writes
 PAGE_SUFFIXES = (".html", ".htm")
+MODULE_SUFFIXES = (".js", ".mjs")
 EXPORT_SUFFIXES = (".ply", ".svg")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -190,6 +191,7 @@ def _add_view(view: argparse.ArgumentParser) -> None:
   view.add_argument("input", help="a .gjx file, or - for standard input")
   view.add_argument("output", nargs="?", help="a PNG; NAME-ellipses.png comes beside it")
   view.add_argument("--html", help="a page to look at the file with, which needs no server")
+  view.add_argument("--module", help="where to put gjx.js, by which pages of your own have <gjx-image>")
   view.add_argument("--original", help="the picture it was made from, for a comparison")
   view.add_argument("--open", action="store_true", help="open the page of --html in a browser")
 
@@ -607,9 +609,10 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _view(arguments: argparse.Namespace) -> None:
-  if arguments.output is None and arguments.html is None:
-    raise ValueError("got neither a PNG nor --html, expected one of them to write")
-  if "-" in (arguments.output, arguments.html):
+  asked = arguments.output, arguments.html, arguments.module
+  if asked == (None, None, None):
+    raise ValueError("got neither a PNG nor --html nor --module, expected one of them to write")
+  if "-" in asked:
     raise ValueError("got - as the output, expected a name, since several files are written")
   if arguments.open and arguments.html is None:
     raise ValueError("got --open without --html, expected the name of a page to open")
@@ -630,6 +633,11 @@ def _view(arguments: argparse.Namespace) -> None:
   if arguments.html is not None:
     figures["page"] = arguments.html
     _output(arguments.html, _page(arguments.input, data, original).encode())
+  if arguments.module is not None:
+    from gaussjax.web import pages
+
+    figures["module"] = arguments.module
+    _output(arguments.module, pages.source("gjx.js").encode())
   _say(arguments, figures)
   if arguments.open:
     _open(arguments.html)
@@ -642,6 +650,8 @@ def _view_outputs(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     wanted |= dict.fromkeys((arguments.output, _ellipses(Path(arguments.output))), PICTURE_SUFFIXES)
   if arguments.html is not None:
     wanted[arguments.html] = PAGE_SUFFIXES
+  if arguments.module is not None:
+    wanted[arguments.module] = MODULE_SUFFIXES
   return wanted
 
 

@@ -552,3 +552,13 @@ def test_an_exported_svg_is_the_sum_that_it_was_made_of(browser, tmp_path):
     shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")) / 255
   apart = np.abs(shown - np.clip(gaussjax.render(gaussians), 0, 1))
   assert apart.mean() < 2 / 255 and apart.max() < 12 / 255  # each ellipse is rounded to bytes on its own
+
+
+def test_a_page_has_the_viewer_in_a_frame(browser, viewer, tmp_path):
+  (tmp_path / "own.html").write_text(f"<h1>Own</h1><iframe src='{viewer}?plain' width=600 height=440></iframe>")
+  with opened(browser, (tmp_path / "own.html").as_uri(), viewport={"width": 700, "height": 560}) as page:
+    frame = page.frame_locator("iframe")
+    frame.locator("#in").click()
+    assert not frame.locator("header").is_visible() and not frame.locator("aside").is_visible()
+    assert frame.locator("#stage").bounding_box()["height"] > 380
+    page.screenshot(path=SCREENSHOTS / "framed.png")

@@ -134,6 +134,8 @@ def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys, monkeypatch
   opened = []
   monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
   assert in_process(capsys, "view", folder / "small.gjx", "--html", tmp_path / "v.html", "--open")[0] == 0
+  assert in_process(capsys, "view", folder / "small.gjx", "--module", tmp_path / "g.js")[0] == 0
+  assert "gjx-image" in (tmp_path / "g.js").read_text()
   assert opened == [(tmp_path / "v.html").as_uri()] and "small.gjx" in (tmp_path / "v.html").read_text()
 
 
@@ -175,7 +177,7 @@ def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys, monkey
     (2, "large.png of 40 x 24 pixels and 3 channels", ("compare", large, small)),
     (2, "got - twice", ("compare", "-", "-")),
     (2, "several files are written", ("view", good, "-")),
-    (2, "neither a PNG nor --html", ("view", good)),
+    (2, "neither a PNG nor --html nor", ("view", good)),
     (2, "--open without --html", ("view", good, tmp_path / "new.png", "--open")),
     (2, "ends in .html", ("view", good, "--html", tmp_path / "new.png")),
     (2, "ends in", ("view", good, tmp_path / "new.txt")),

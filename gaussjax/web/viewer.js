@@ -13,7 +13,7 @@ const stage = at("stage");
 const frame = document.querySelector(".frame");
 const outlines = at("outlines");
 let renderer = new Renderer(at("picture"));
-let image, order, pane, picked, asked; // pane: device pixels; picked: {index, share}
+let image, order, pane, picked, due; // pane: device pixels; picked: {index, share}
 let view = { x: 0, y: 0, scale: 1, fitted: true }; // the point in the middle; device pixels for the picture's
 
 // The picture and where it is.
@@ -104,8 +104,8 @@ function pointUnder(event) {
 // Drawing: once a frame at most, and only what has changed.
 
 function ask() {
-  asked ??= requestAnimationFrame(() => {
-    asked = undefined;
+  due ??= requestAnimationFrame(() => {
+    due = undefined;
     if (image && pane?.width && pane.height) draw();
   });
 }
@@ -529,10 +529,13 @@ async function benchmark(data) {
   at("measured").dataset.measured = JSON.stringify(measured);
 }
 
+const asked = new URLSearchParams(location.search);
+document.body.classList.toggle("plain", asked.has("plain")); // within another page
+
 const data = bytesOf(at("file").textContent);
 const source = at("source").textContent.trim();
 at("modes").hidden = !source;
 if (source) at("original").src = source;
 setMode(source ? "wipe" : "file");
 open(data, document.title);
-if (image && new URLSearchParams(location.search).has("benchmark")) benchmark(data);
+if (image && asked.has("benchmark")) benchmark(data);
