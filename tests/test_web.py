@@ -105,7 +105,7 @@ def test_damaged_files_have_the_same_end_here_and_there():
   same = {"pixels": sizes.pixels, "gaussians": sizes.gaussians, "fileBytes": sizes.file_bytes}
   read = 0
   for damaged, found in zip(files, by_node(files, limits=same | {"overlaps": sizes.overlaps}), strict=True):
-    assert found["ms"] < 1000
+    assert found["ms"] < 10_000  # it would go on without end, or allot what no machine has
     try:
       contents = container.read(damaged, limits=sizes)
       packing.gaussians_of(contents, limits=sizes)
