@@ -562,3 +562,41 @@ def test_a_page_has_the_viewer_in_a_frame(browser, viewer, tmp_path):
     assert not frame.locator("header").is_visible() and not frame.locator("aside").is_visible()
     assert frame.locator("#stage").bounding_box()["height"] > 380
     page.screenshot(path=SCREENSHOTS / "framed.png")
+
+
+def test_elements_outlive_a_lost_context(page):
+  page.evaluate("""() => {
+    const own = HTMLCanvasElement.prototype.getContext;
+    window.contexts = [];
+    HTMLCanvasElement.prototype.getContext = function (kind, options) {
+      const found = own.call(this, kind, options);
+      if (kind === "webgl2" && !contexts.includes(found)) contexts.push(found);
+      return found;
+    };
+  }""")
+  boxes(page, "<gjx-image id=a src=/alpha.gjx></gjx-image><gjx-image id=b src=/gray_sum.gjx></gjx-image>")
+  drawn = page.evaluate("[...document.images, a, b].map((e) => e.canvas.toDataURL())")
+  page.evaluate("window.losing = contexts.at(-1).getExtension('WEBGL_lose_context'); losing.loseContext()")
+  page.wait_for_timeout(100)
+  page.evaluate("a.style.width = '200px'; b.insertAdjacentHTML('afterend', '<gjx-image id=c src=/alpha.gjx>')")
+  page.wait_for_function("c.complete")
+  assert page.evaluate("b.canvas.toDataURL()") == drawn[1]  # what was drawn stays
+  page.evaluate("losing.restoreContext()")
+  page.wait_for_function("a.canvas.width === 200 && c.canvas.width === 120")
+  assert page.evaluate("[c.canvas.toDataURL(), b.canvas.toDataURL()]") == drawn
+  assert page.evaluate("contexts.length") == 2  # the one that asks what there is, and the one that draws
+
+
+def test_without_webgl_pages_are_drawn_by_hand(browser, site, viewer):
+  flags = [*FLAGS.split()[:6], "--disable-3d-apis"]
+  plain = browser.browser_type.launch(executable_path=CHROMIUM, headless=True, args=flags)
+  with opened(plain, f"{site}/blank.html") as page:
+    page.wait_for_function("window.gjx")
+    boxes(page, "<gjx-image id=a src=/photo.gjx alt=parrots></gjx-image>")
+    assert page.evaluate("gjx.ability()") == "2d"
+    shot = np.asarray(Image.open(io.BytesIO(page.locator("#a").screenshot())).convert("RGB"))
+    check_alike(np.dstack([shot, np.full(shot.shape[:2], 255, np.uint8)]), cases("photo", PHOTO)[1])
+  with opened(plain, viewer, viewport=NARROW) as page:
+    page.click("#in")
+    assert np.std(shown(page)) > 20
+  plain.close()
