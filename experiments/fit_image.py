@@ -2,15 +2,18 @@
 
   python -m experiments.fit_image --out_dir=out/demo
 
-writes gaussians.npz, render.png, comparison.png (target, render, error), ellipses.png, curve.png and metrics.json.
-A fit that was interrupted goes on with the same flags and --resume.
+writes gaussians.npz, render.png, comparison.png (target, render, error), ellipses.png, curve.png, metrics.json and
+report.html, a page with all of it. A fit that was interrupted goes on with the same flags and --resume. With --live
+a page of this machine shows the picture as it grows, at every checkpoint.
 """
 
+import functools
+import pathlib
 from typing import Any
 
 from absl import flags
 
-from experiments import runner, variants
+from experiments import live, runner, variants
 
 FLAGS = flags.FLAGS
 
@@ -59,6 +62,7 @@ def define_flags() -> None:
   flags.DEFINE_string("out_dir", "out/fit_image", "Where the results go.")
   flags.DEFINE_bool("resume", False, "Go on from the checkpoint in --out_dir.")
   flags.DEFINE_integer("checkpoint_every", 100, "Steps between checkpoints.", lower_bound=1)
+  flags.DEFINE_bool("live", False, "Show the fit as it goes on, on a page at 127.0.0.1.")
   flags.DEFINE_bool("checked", False, "Assert every step with chex and stop at the first bad one; slow.")
 
 
@@ -78,12 +82,16 @@ def main() -> int:
   steps = recipe.steps if FLAGS.iterations is None else FLAGS.iterations
   compilations, report_progress, counts = runner.Compilations(), runner.progress(steps), []
 
+  checkpoint = runner.checkpoint(FLAGS.out_dir, resume=FLAGS.resume, every_steps=FLAGS.checkpoint_every)
+  checkpoint = checkpoint._replace(label=" ".join(f"--{name}={FLAGS[name].value}" for name in OF_THE_RECIPE))
+  shown = shown_live(checkpoint.folder, steps, recipe, image)
+
   def progress_fn(record):
     counts.append(compilations.count)
     report_progress(record)
+    if shown is not None:
+      shown.add(record)
 
-  checkpoint = runner.checkpoint(FLAGS.out_dir, resume=FLAGS.resume, every_steps=FLAGS.checkpoint_every)
-  checkpoint = checkpoint._replace(label=" ".join(f"--{name}={FLAGS[name].value}" for name in OF_THE_RECIPE))
   with runner.results(FLAGS.out_dir) as folder, runner.interruptible() as requested:
     result = gaussjax.fit(
       image,
@@ -102,16 +110,26 @@ def main() -> int:
     result.metrics.update(metrics.perceptual(render, jnp.asarray(image)))
     write_results(folder, image, render, result)
   checkpoints.discard(checkpoint.folder)
+  if shown is not None:
+    shown.close()
   rows = [(name, f"{value:.5g}") for name, value in result.metrics.items()]
   print(report.table(rows, ("figure", "value")))
   print(f"results in {FLAGS.out_dir}: comparison.png is the one to look at first")
   return 0
 
 
+def shown_live(folder, steps: int, recipe, image) -> live.Live | None:
+  """The page of the fit as it goes on, if it is asked for."""
+  if not FLAGS.live:
+    return None
+  draw = functools.partial(live.drawn, recipe=recipe, height=image.shape[0], width=image.shape[1])
+  shown = live.Live(folder, steps, draw)
+  print(f"the fit as it goes on: {shown.address}", flush=True)
+  return shown
+
+
 def recipe_from_flags():
   """The recipe that the flags describe."""
-  import functools
-
   from gaussjax import geometry
   from gaussjax.contrib import initializers as more_initializers, policies
   from gaussjax.fitting import density, initializers
@@ -143,7 +161,7 @@ def recipe_from_flags():
 def write_results(folder, image, render, result) -> None:
   """All files of a run into `folder`."""
   import gaussjax
-  from gaussjax import report
+  from gaussjax import files, report
 
   gaussjax.save(folder / "gaussians.npz", result.gaussians)
   gaussjax.write_image(folder / "render.png", render)
@@ -162,6 +180,30 @@ def write_results(folder, image, render, result) -> None:
     "history": result.history,
   }
   runner.write_json(folder / "metrics.json", figures)
+  files.write_whole(folder / "report.html", page(image, render, result, figures).encode())
+
+
+def page(image, render, result, figures: dict[str, Any]) -> str:
+  """The report of a run: figures, curves, the picture under a wipe."""
+  import json
+
+  from gaussjax import image_io
+  from gaussjax.web import pages, reports
+
+  address = lambda picture: pages.address(image_io.image_bytes(image_io.as_uint8(picture), ".png"), "image/png")
+  curve = lambda x: reports.Plot(x, "PSNR (dB)", {"PSNR": [(row[x], row["psnr"]) for row in result.history]})
+  measured = [(name, float(value)) for name, value in result.metrics.items()]
+  parts = [
+    (
+      "Picture",
+      reports.Pair(address(image), address(render), f"the fit of {len(result.gaussians.means)} Gaussians"),
+    ),
+    ("Figures", reports.Table(("figure", "value"), measured, digits=5)),
+    ("By steps", curve("step")),
+    ("By seconds", curve("seconds")),
+    ("With", json.dumps({"flags": figures["flags"], "environment": figures["environment"]}, default=str)),
+  ]
+  return reports.report(f"Fit of {pathlib.Path(FLAGS.image).name}", parts)
 
 
 if __name__ == "__main__":

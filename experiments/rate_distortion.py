@@ -5,8 +5,9 @@
 appends to experiments/results/NAME.jsonl a row for each image, codec and setting, and goes on where it
 stopped; with --fresh rows of another commit are measured again, ours only. At the end, or with --summary at
 once, it prints mean points and BD-rates of the last rows, says which commits those are of, and draws
-NAME.png. An image's BD-rate is by PCHIP on the logarithm of the rate, from points of LOW to HIGH bits a
-pixel, over the PSNRs that both reach.
+NAME.png and the page NAME.html, with a row an image; small pictures for it are in NAME-pictures. An image's
+BD-rate is by PCHIP on the logarithm of the rate, from points of LOW to HIGH bits a pixel, over the PSNRs that
+both reach.
 """
 
 import io
@@ -20,12 +21,13 @@ from typing import Any
 
 from absl import flags
 
-from experiments import rowfile, runner
+from experiments import rowfile, runner, thumbnails
 
 FLAGS = flags.FLAGS
 OURS = "gaussjax"
 KODAK = rowfile.RESULTS / "kodak_rd.jsonl"  # rows that a stage shares
 LOW, HIGH = 0.07, 0.66  # bits a pixel
+SHOWN = 0.2  # bits a pixel of the files whose pictures a report has
 SETTINGS: dict[str, tuple[float, ...]] = {
   OURS: (0.08, 0.12, 0.2, 0.3, 0.45, 0.6),  # bpp asked for
   "jpeg": (5, 8, 10, 14, 20, 28, 38, 50, 62, 75),  # quality
@@ -75,7 +77,8 @@ def encode_all(path: Path, images: list[Path], rows: rowfile.Source) -> None:
     for image, (codec, setting) in itertools.product(images, pairs)
   ]
   left = missing(path, tasks, rows)
-  calls = [(wanted(*task), (task[0].absolute(), *task[1:])) for task in left]
+  drawn = thumbnails.folder_of(path.absolute())
+  calls = [(wanted(*task), (task[0].absolute(), *task[1:], drawn)) for task in left]
   runner.measure_by_workers(path, measure, calls, fresh=rows.fresh)
   left = missing(path, tasks, rows)
   began = time.monotonic()
@@ -99,7 +102,10 @@ def row_of(
   path: Path, image: Path, codec: str, setting: float, effort: int | None, rows: rowfile.Source
 ) -> rowfile.Row:
   """The row of an image, codec and setting, from the file or measured now and appended to it."""
-  key, made = wanted(image, codec, setting, effort), lambda: measure(image, codec, setting, effort)
+  key, made = (
+    wanted(image, codec, setting, effort),
+    lambda: measure(image, codec, setting, effort, thumbnails.folder_of(path)),
+  )
   return rowfile.kept(path, key, made, of_ours(codec, rows))
 
 
@@ -113,8 +119,8 @@ def wanted(image: Path, codec: str, setting: float, effort: int | None) -> rowfi
   return {"image": image.name, "codec": codec, "setting": setting, "effort": effort}
 
 
-def measure(path: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
-  """The row of one file."""
+def measure(path: Path, codec: str, setting: float, effort: int | None, drawn: Path | None = None) -> rowfile.Row:
+  """The row of one file; small pictures of ours go to the folder `drawn`."""
   import numpy as np
 
   import gaussjax
@@ -128,6 +134,7 @@ def measure(path: Path, codec: str, setting: float, effort: int | None) -> rowfi
     seconds = time.monotonic() - began
     gaussians, _ = gaussjax.decode(data)
     decoded, count = image_io.as_uint8(gaussjax.render(gaussians)), len(gaussians.means)
+    thumbnails.keep(drawn, f"{path.stem}-{setting:g}-{effort}", image, decoded / np.float32(255))
   else:
     data, decoded = classic(image_io.as_uint8(image), codec, setting)
     seconds = time.monotonic() - began
@@ -180,8 +187,8 @@ def bd_rate(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
 
 
 def summarise(rows: list[rowfile.Row], plot: Path) -> None:
-  """Prints the mean points and the BD-rates, and draws the curves."""
-  from gaussjax import report
+  """Prints the mean points and the BD-rates, draws the curves and writes the page."""
+  from gaussjax import files, report
 
   labels = sorted({label(row) for row in rows})
   rows = of_common_images(rows)
@@ -213,6 +220,37 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
     print(f"plot in {plot}")
   except ImportError:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+  files.write_whole(plot.with_suffix(".html"), page(rows, curves, plot).encode())
+
+
+def page(rows: list[rowfile.Row], curves: dict[str, list], plot: Path) -> str:
+  """The report: the mean curves, and a row an image with the BD-rates of ours against each other codec."""
+  from gaussjax.web import reports
+
+  mine = [name for name in curves if name.startswith(OURS)]
+  others = [name for name in curves if not name.startswith(OURS)]
+  points = lambda image, name: [(r["bpp"], r["psnr"]) for r in rows if r["image"] == image and label(r) == name]
+  lines = []
+  for image, name in itertools.product(sorted({row["image"] for row in rows}), mine):
+    of = [row for row in rows if row["image"] == image and label(row) == name]
+    near = min(of, key=lambda row: abs(row["bpp"] - SHOWN), default=None)
+    if near is not None:
+      stem = f"{Path(image).stem}-{near['setting']:g}-{near['effort']}"
+      pair = thumbnails.pair(thumbnails.folder_of(plot), stem, f"{image} at {near['bpp']:.2f} bits a pixel")
+      rates = [bd_rate(points(image, name), points(image, other)) for other in others]
+      lines.append((image, name, near["bpp"], near["psnr"], *rates, pair))
+  columns = ("image", "codec", "bpp", "dB", *(f"{other}, %" for other in others), "picture, wiped")
+  means = {name: [(bpp, psnr) for _, bpp, psnr, _ in curves[name]] for name in curves}
+  return reports.report(
+    f"Rate and distortion, {plot.stem}",
+    [
+      ("Means over images", reports.Plot("bits a pixel", "PSNR (dB)", means)),
+      (
+        f"Images: ours near {SHOWN} bits a pixel, and BD-rates against others",
+        reports.Table(columns, lines, digits=2),
+      ),
+    ],
+  )
 
 
 def of_common_images(rows: list[rowfile.Row]) -> list[rowfile.Row]:

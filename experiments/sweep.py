@@ -6,7 +6,7 @@ appends to experiments/results/NAME.jsonl, and goes on where it stopped: pairs t
 (with --fresh only if it is of this commit), and a fit that was interrupted goes on from its checkpoint. At
 the end, or with --summary at once, it prints the tables of each pair's last row (means of all images, of the
 odd and of the even numbered ones; seconds to given PSNRs), says which commits those are of, and draws
-NAME.png.
+NAME.png and the page NAME.html, with a row a fit; small pictures for it are in NAME-pictures.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import NamedTuple, cast
 
 from absl import flags
 
-from experiments import rowfile, runner, variants
+from experiments import rowfile, runner, thumbnails, variants
 
 FLAGS = flags.FLAGS
 ACCEPTANCE = rowfile.RESULTS / "acceptance.jsonl"  # rows of the stages
@@ -90,7 +90,10 @@ def integers(flag: str, *, least: int) -> list[int]:
 def fit_all(path: Path, images: list[Path], settings: list[Setting], rows: rowfile.Source) -> None:
   """A row for each pair that has none, written as soon as it is measured."""
   pairs = list(itertools.product(images, settings))
-  calls = [(wanted(*pair), (pair[0].absolute(), tuple(pair[1]), checkpoints_of(path, *pair))) for pair in pairs]
+  drawn = thumbnails.folder_of(path.absolute())
+  calls = [
+    (wanted(*pair), (pair[0].absolute(), tuple(pair[1]), checkpoints_of(path, *pair), drawn)) for pair in pairs
+  ]
   runner.measure_by_workers(path, measure_whole, calls, fresh=rows.fresh)
   there = rowfile.read(path)
   left = [pair for pair in pairs if rowfile.find(there, wanted(*pair), fresh=rows.fresh) is None]
@@ -113,7 +116,7 @@ def fitted(path: Path, image: Path, setting: Setting) -> rowfile.Row:
   """The row of a fit, whose checkpoint is kept until it is done."""
   folder = checkpoints_of(path, image, setting)
   with runner.interruptible() as requested:
-    row = measure(image, setting, folder, requested)
+    row = measure(image, setting, folder, requested, thumbnails.folder_of(path))
   if row is None:
     raise runner.InterruptedFitError(
       "interrupted; the rows so far are kept, and the same command goes on from here"
@@ -128,13 +131,13 @@ def checkpoints_of(path: Path, image: Path, setting: Setting) -> Path:
   return path.parent.absolute() / f".{path.stem}-checkpoint" / fit
 
 
-def measure_whole(path: Path, setting: tuple, folder: Path) -> rowfile.Row:
+def measure_whole(path: Path, setting: tuple, folder: Path, drawn: Path | None = None) -> rowfile.Row:
   """The row of one fit by a worker, which is not interrupted but ended, and whose checkpoint then stays."""
-  return cast(rowfile.Row, measure(path, Setting(*setting), folder, lambda: False))
+  return cast(rowfile.Row, measure(path, Setting(*setting), folder, lambda: False, drawn))
 
 
-def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Row | None:
-  """The row of one fit, or None if it was interrupted."""
+def measure(path: Path, setting: Setting, folder: Path, requested, drawn: Path | None = None) -> rowfile.Row | None:
+  """The row of one fit, or None if it was interrupted; small pictures of it go to the folder `drawn`."""
   import jax.numpy as jnp
 
   import gaussjax
@@ -164,6 +167,7 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
     folder.parent.rmdir()
   render, target = gaussjax.render(result.gaussians), jnp.asarray(image)
   result.metrics.update(metrics.perceptual(render, target))
+  thumbnails.keep(drawn, name_of(path.name, setting), image, render)
   figures = {name: value for name, value in result.metrics.items() if name not in ("step", "seconds")}
   return {
     "num_gaussians": len(result.gaussians.means),
@@ -172,6 +176,11 @@ def measure(path: Path, setting: Setting, folder: Path, requested) -> rowfile.Ro
     **figures,
     "curve": thin([(record["step"], record["seconds"], record["psnr"]) for record in result.history]),
   }
+
+
+def name_of(image: str, setting: Setting) -> str:
+  """By which the pictures of a fit are told from others."""
+  return "-".join(map(str, (Path(image).stem, *setting)))
 
 
 def thin(curve: list[tuple[float, float, float]]) -> list[tuple[float, ...]]:
@@ -184,8 +193,8 @@ def thin(curve: list[tuple[float, float, float]]) -> list[tuple[float, ...]]:
 
 
 def summarise(rows: list[rowfile.Row], plot: Path) -> None:
-  """Prints the tables and draws the plots."""
-  from gaussjax import report
+  """Prints the tables, draws the plots and writes the page."""
+  from gaussjax import files, report
 
   groups: dict[tuple, list[rowfile.Row]] = {}
   last = rowfile.latest(rows, ("image", "setting"))
@@ -216,6 +225,38 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
     report.write_sweep(plot, {f"{key[0]}, N = {key[1]}": members for key, members in groups.items()})
   except ImportError:
     print("plot left out: matplotlib is missing (pip install 'gaussjax[plots]')")
+  files.write_whole(plot.with_suffix(".html"), page(last, groups, plot).encode())
+
+
+def page(rows: list[rowfile.Row], groups: dict[tuple, list[rowfile.Row]], plot: Path) -> str:
+  """The report: a row a fit, curves of the first of each group by image."""
+  from gaussjax.web import reports
+
+  folder, lines = thumbnails.folder_of(plot), []
+  for row in rows:
+    setting = Setting(**row["setting"])
+    pair = thumbnails.pair(folder, name_of(row["image"], setting), f"{row['image']} by {setting.variant}")
+    given = setting.variant, setting.num_gaussians, setting.seed
+    lines.append((row["image"], *given, row["psnr"], row["ssim"], row["seconds"], pair))
+  columns = ("image", "variant", "N", "seed", "dB", "SSIM", "seconds", "picture, wiped to its original")
+  means = {f"{key[0]}, N = {key[1]}": mean_curve(members) for key, members in groups.items()}
+  return reports.report(
+    f"Sweep {plot.stem}",
+    [
+      ("Mean PSNR by time", reports.Plot("seconds, compilation apart", "PSNR (dB)", means, log_x=True)),
+      ("Fits", reports.Table(columns, lines)),
+      ("Rows", rowfile.commits(Counter(map(rowfile.commit_of, rows)))),
+    ],
+  )
+
+
+def mean_curve(rows: list[rowfile.Row]) -> list[tuple[float, float]]:
+  """(seconds, mean PSNR of the rows), to where half of them have ended."""
+  import numpy as np
+
+  seconds = np.geomspace(0.5, max(1.0, statistics.median(row["curve"][-1][1] for row in rows)), 40)
+  curves = [np.interp(seconds, [p[1] for p in row["curve"]], [p[2] for p in row["curve"]]) for row in rows]
+  return list(zip(seconds.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
 def spread_of_seeds(rows: list[rowfile.Row]) -> str:

@@ -25,6 +25,9 @@ SUFFIX = ".gjx"
 FAILURES = "failures.json"  # of a batch, in its folder
 MOST_WORKERS = 10_000
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # of pictures that it writes
+PAGE_SUFFIXES = (".html", ".htm")
+MODULE_SUFFIXES = (".js", ".mjs")
+EXPORT_SUFFIXES = (".ply", ".svg")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
 MOST_PIXELS = 1 << 27
@@ -160,15 +163,20 @@ def parser() -> argparse.ArgumentParser:
   compare = command("compare", _compare, "PSNR, SSIM and MS-SSIM of two pictures or .gjx files")
   compare.add_argument("first", help="the original")
   compare.add_argument("second", help="what is compared with it")
-  view = command("view", _view, "a PNG of a .gjx file beside its original, and of its ellipses")
-  _add_files(view, "a .gjx file", "a PNG; NAME-ellipses.png comes beside it")
-  view.add_argument("--original", help="the picture it was made from, for a comparison")
+  view = command("view", _view, "a page or a PNG of a .gjx file beside its original, and of its ellipses")
+  _add_view(view)
+  export = command("export", _export, "a .gjx or .npz file for other tools: PLY of 3D Gaussians, or SVG")
+  _add_files(export, "a .gjx or .npz file", "a .ply or .svg file")
+  bring = command("import", _import, "a checkpoint of GaussianImage or Image-GS as a set of ours")
+  _add_files(bring, "a .npz, .safetensors or PyTorch file", "a .npz file, or a .gjx file, which is made smaller")
+  bring.add_argument("--width", type=_whole(1, MOST_PIXELS), required=True, help="of the fitted picture, in pixels")
+  bring.add_argument("--height", type=_whole(1, MOST_PIXELS), required=True, help="of it")
   batch = command("batch", _batch, "many pictures to .gjx files; those that are there are left alone")
   _add_batch(batch)
   doctor = command("doctor", _doctor, "versions, devices, whether renderers are right on them, flags, the cache")
-  for one in (encode, decode, render, info, compare, view, batch, doctor):
+  for one in (encode, decode, render, info, compare, view, export, bring, batch, doctor):
     one.add_argument("--json", action="store_true", help="report as JSON")
-  for one in (encode, decode, render, view, batch):
+  for one in (encode, decode, render, view, export, bring, batch):
     one.add_argument("--force", action="store_true", help="replace files that are there")
     one.add_argument("-v", "--verbose", action="store_true", help="say more")
   return top
@@ -177,6 +185,15 @@ def parser() -> argparse.ArgumentParser:
 def _add_files(command: argparse.ArgumentParser, source: str, target: str) -> None:
   command.add_argument("input", help=source)
   command.add_argument("output", help=target)
+
+
+def _add_view(view: argparse.ArgumentParser) -> None:
+  view.add_argument("input", help="a .gjx file, or - for standard input")
+  view.add_argument("output", nargs="?", help="a PNG; NAME-ellipses.png comes beside it")
+  view.add_argument("--html", help="a page to look at the file with, which needs no server")
+  view.add_argument("--module", help="where to put gjx.js, by which pages of your own have <gjx-image>")
+  view.add_argument("--original", help="the picture it was made from, for a comparison")
+  view.add_argument("--open", action="store_true", help="open the page of --html in a browser")
 
 
 def _add_batch(batch: argparse.ArgumentParser) -> None:
@@ -592,31 +609,124 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _view(arguments: argparse.Namespace) -> None:
-  if arguments.output == "-":
-    raise ValueError("got - as the output, expected a name, since two pictures are written")
-  from gaussjax import report
-
+  asked = arguments.output, arguments.html, arguments.module
+  if asked == (None, None, None):
+    raise ValueError("got neither a PNG nor --html nor --module, expected one of them to write")
+  if "-" in asked:
+    raise ValueError("got - as the output, expected a name, since several files are written")
+  if arguments.open and arguments.html is None:
+    raise ValueError("got --open without --html, expected the name of a page to open")
   if arguments.input == arguments.original == "-":
     raise ValueError("got - twice, expected standard input for one of the two")
-  output = Path(arguments.output)
-  ellipses = str(output.with_name(f"{output.stem}-ellipses{output.suffix}"))
-  for path in (arguments.output, ellipses):
-    _check_output(path, arguments, PICTURE_SUFFIXES, arguments.input, arguments.original or "-")
+  wanted = _view_outputs(arguments)
+  inputs = arguments.input, arguments.original or "-"
+  for path, suffixes in wanted.items():
+    _check_output(path, arguments, suffixes, *inputs)
   gaussjax = _start()
+  data = _input(arguments.input)
   with _named(arguments.input):
-    gaussians, _ = gaussjax.decode(_input(arguments.input))
+    gaussians, header = gaussjax.decode(data)
+  original = _original(gaussjax, arguments.original, header)
+  figures = dict[str, Any]()
+  if arguments.output is not None:
+    figures |= _view_pictures(gaussjax, arguments.output, gaussians, original)
+  if arguments.html is not None:
+    figures["page"] = arguments.html
+    _output(arguments.html, _page(arguments.input, data, original).encode())
+  if arguments.module is not None:
+    from gaussjax.web import pages
+
+    figures["module"] = arguments.module
+    _output(arguments.module, pages.source("gjx.js").encode())
+  _say(arguments, figures)
+  if arguments.open:
+    _open(arguments.html)
+
+
+def _view_outputs(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+  """Names of the files to be written, with the suffixes that they may have."""
+  wanted = dict[str, tuple[str, ...]]()
+  if arguments.output is not None:
+    wanted |= dict.fromkeys((arguments.output, _ellipses(Path(arguments.output))), PICTURE_SUFFIXES)
+  if arguments.html is not None:
+    wanted[arguments.html] = PAGE_SUFFIXES
+  if arguments.module is not None:
+    wanted[arguments.module] = MODULE_SUFFIXES
+  return wanted
+
+
+def _ellipses(output: Path) -> str:
+  return str(output.with_name(f"{output.stem}-ellipses{output.suffix}"))
+
+
+def _original(gaussjax: Any, path: str | None, header: Any) -> Any:
+  """The picture that a file was made from, None without a path. Raises ValueError for one of another size."""
+  if path is None:
+    return None
+  original = _picture(gaussjax, path)
+  if original.shape != (header.height, header.width, header.channels):
+    expected = f"{header.width} x {header.height} pixels and {header.channels} channels"
+    raise ValueError(f"got {path} of {_shape(original)}, expected {expected}")
+  return original
+
+
+def _view_pictures(gaussjax: Any, output: str, gaussians: Any, original: Any) -> dict[str, str]:
+  """Writes the comparison and the ellipses: their names."""
+  from gaussjax import report
+
   picture = gaussjax.render(gaussians)
-  shown = picture
-  if arguments.original:
-    original = _picture(gaussjax, arguments.original)
-    if original.shape != picture.shape:
-      raise ValueError(f"got {arguments.original} of {_shape(original)}, expected {_shape(picture)}")
-    shown = report.comparison(original, picture)
+  shown = picture if original is None else report.comparison(original, picture)
   magnify = max(1, 1536 // max(picture.shape[:2]))
+  ellipses = _ellipses(Path(output))
   outlines = report.ellipses(gaussians, picture, magnify=magnify)
-  _output(arguments.output, _picture_bytes(arguments.output, shown))
+  _output(output, _picture_bytes(output, shown))
   _output(ellipses, _picture_bytes(ellipses, outlines))
-  _say(arguments, {"picture": arguments.output, "ellipses": ellipses})
+  return {"picture": output, "ellipses": ellipses}
+
+
+def _page(name: str, data: bytes, original: Any) -> str:
+  """The viewer's page of a file; its original as PNG, without what else its own file says."""
+  from gaussjax.web import pages
+
+  shown = "" if original is None else pages.address(_picture_bytes("-", original), "image/png")
+  return pages.viewer(data, title="standard input" if name == "-" else Path(name).name, original=shown)
+
+
+def _open(path: str) -> None:
+  """Has a browser show a page. Raises ValueError where there is none."""
+  import webbrowser
+
+  if not webbrowser.open(Path(path).absolute().as_uri()):
+    raise ValueError(f"found no browser to open {path} with; it is written, open it by hand")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+  _check_output(arguments.output, arguments, EXPORT_SUFFIXES, arguments.input)
+  _start()
+  from gaussjax.exchange import ply, svg
+  from gaussjax.gjx import store
+
+  gaussians = store.load(arguments.input)
+  written = svg.dumps(gaussians).encode() if arguments.output.lower().endswith(".svg") else ply.dumps(gaussians)
+  _output(arguments.output, written)
+  _say(arguments, {"gaussians": len(gaussians.means), "bytes": len(written)}, to_stderr=arguments.output == "-")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+  from gaussjax.gjx import store
+
+  if arguments.output == "-":
+    raise ValueError("got - as the output, expected a name, whose end says of which kind the file is to be")
+  _check_output(arguments.output, arguments, store.SUFFIXES, arguments.input)
+  gaussjax = _start()
+  from gaussjax import geometry
+  from gaussjax.exchange import archives, foreign
+
+  data = _input(arguments.input)
+  with _named(arguments.input):
+    gaussians = foreign.gaussians(archives.read(data), arguments.height, arguments.width)
+  gaussjax.save(arguments.output, gaussians)
+  _say(arguments, {"gaussians": len(gaussians.means), "blend": geometry.canvas_of(gaussians).blend.name})
 
 
 class _Job(NamedTuple):

@@ -21,8 +21,8 @@ CHAIN = (
   {"geometry", "image_io"},
   {"quality", "rendering"},
   {"fitting"},
-  {"contrib", "gjx"},
-  {"report", "engines"},
+  {"contrib", "gjx", "exchange"},
+  {"report", "engines", "web"},
   {"cli"},
 )
 PLACE = {room: place for place, rooms in enumerate(CHAIN) for room in rooms}
@@ -39,6 +39,7 @@ MAY_TOUCH_FILES = {
   "engines",
   "cli",
   "lpips",
+  "archives",  # io, for bytes alone
 }
 MAY_TOUCH_IMAGES = {"image_io", "imageio_plugin"}
 

@@ -117,7 +117,7 @@ def in_process(capsys, *arguments):
   return ended.value.code, captured.out, captured.err
 
 
-def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys):
+def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys, monkeypatch):
   out = tmp_path / "out.png"
   options = ("--zoom=3", "--crop=6,4,26,14")
   assert in_process(capsys, "render", folder / "small.gjx", out, *options)[0] == 0
@@ -131,6 +131,12 @@ def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys):
     in_process(capsys, "view", folder / "small.gjx", tmp_path / "v.png", "--original", folder / "small.png")[0] == 0
   )
   assert iio.imread(tmp_path / "v.png").shape[0] == 24 and (tmp_path / "v-ellipses.png").exists()
+  opened = []
+  monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+  assert in_process(capsys, "view", folder / "small.gjx", "--html", tmp_path / "v.html", "--open")[0] == 0
+  assert in_process(capsys, "view", folder / "small.gjx", "--module", tmp_path / "g.js")[0] == 0
+  assert "gjx-image" in (tmp_path / "g.js").read_text()
+  assert opened == [(tmp_path / "v.html").as_uri()] and "small.gjx" in (tmp_path / "v.html").read_text()
 
 
 def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys, monkeypatch):
@@ -170,7 +176,10 @@ def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys, monkey
     (2, "which has 32 x 24 pixels", ("render", good, new, "--crop=40,0,50,9")),
     (2, "large.png of 40 x 24 pixels and 3 channels", ("compare", large, small)),
     (2, "got - twice", ("compare", "-", "-")),
-    (2, "two pictures are written", ("view", good, "-")),
+    (2, "several files are written", ("view", good, "-")),
+    (2, "neither a PNG nor --html nor", ("view", good)),
+    (2, "--open without --html", ("view", good, tmp_path / "new.png", "--open")),
+    (2, "ends in .html", ("view", good, "--html", tmp_path / "new.png")),
     (2, "ends in", ("view", good, tmp_path / "new.txt")),
     (2, "cannot be made", ("batch", small, "--out_dir", text)),
     (2, "text.gjx: not a readable image", ("batch", text, "--out_dir", tmp_path / "more", "-e0")),

@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory):
 def test_a_fit_from_end_to_end(undisturbed):
   done, out = undisturbed
   names = ["comparison.png", "curve.png", "ellipses.png", "gaussians.npz", "metrics.json", "render.png"]
-  assert sorted(path.name for path in out.iterdir()) == names
+  assert sorted(path.name for path in out.iterdir()) == [*names, "report.html"]
   figures = json.loads((out / "metrics.json").read_text())
   assert figures["flags"]["num_gaussians"] == 30 and figures["environment"]["jax"]
   assert [record["step"] for record in figures["history"]] == list(range(0, 3001, 10))
@@ -144,18 +144,23 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path):
   path = tmp_path / "out" / "rows.jsonl"
   first, second = path.read_text().splitlines()
   assert json.loads(first)["psnr"] > 0 and json.loads(second)["setting"]["seed"] == 1
-  assert sorted(file.name for file in path.parent.iterdir()) == ["rows.jsonl", "rows.png"]
+  results = ["rows-pictures", "rows.html", "rows.jsonl", "rows.png"]
+  assert sorted(file.name for file in path.parent.iterdir()) == results
   path.write_text(first + "\n" + second[:40])
   done = sweep()
   assert done.returncode == 0 and "1/1: photo7.png" in done.stdout, done.stderr
   rows = path.read_text().splitlines()
   assert rows[0] == first and json.loads(rows[1])["psnr"] == json.loads(second)["psnr"]
   path.unlink()
+  pictures = path.parent / "rows-pictures"
+  for file in pictures.iterdir():
+    file.unlink()
   done = sweep("--workers=2")
   assert done.returncode == 0 and "2/2 photo7.png" in done.stdout, done.stderr
   by_seed = lambda lines: {row["setting"]["seed"]: row["psnr"] for row in map(json.loads, lines)}
   assert by_seed(path.read_text().splitlines()) == by_seed(rows)
-  assert sorted(file.name for file in path.parent.iterdir()) == ["rows.jsonl", "rows.png"]
+  assert sorted(file.name for file in path.parent.iterdir()) == results
+  assert len(list(pictures.iterdir())) == 4 and (path.parent / "rows.html").read_text().count("<img") == 4
   assert "1/" not in sweep("--summary").stdout.splitlines()[0]
   assert {"commit", "date", "machine", "environment"} <= json.loads(first).keys()
   wrong = sweep("--variants=perfect")

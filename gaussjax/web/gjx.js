@@ -1,0 +1,1149 @@
+// Pictures of 2D Gaussians on a page: reads .gjx files, draws them at any zoom, and defines <gjx-image>.
+//
+//   import { decode, Renderer } from "./gjx.js";
+//   new Renderer(canvas).show(decode(await (await fetch("photo.gjx")).arrayBuffer())).draw();
+//
+// One module without dependencies; decode and rasterize need no browser. The format is docs/format.md.
+
+// What a reader accepts. `numbers` are colours of all channels, `overlaps` Gaussians met in tiles of 16 x 16.
+export const LIMITS = {
+  fileBytes: 2 ** 28,
+  pixels: 2 ** 27,
+  gaussians: 2 ** 22,
+  numbers: 2 ** 25,
+  overlaps: 2 ** 24,
+};
+
+/** Bytes that are no whole .gjx file within the limits; the message says what is wrong. */
+export class FormatError extends Error {
+  name = "FormatError";
+}
+
+const refuse = (message) => {
+  throw new FormatError(message);
+};
+const damaged = (what) => refuse(`damaged: ${what} is out of range`);
+
+// Integers, all below 2^53, so that doubles hold them; those that may pass 2^31 are divided, never shifted.
+
+const VERSION = 2;
+const F = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]; // 2^(i / 8) in 1 / 2^16
+const power = (eighths) => Math.floor(F[eighths & 7] * 2 ** (eighths >> 3));
+const stepOf = (code) => 2 ** (code / 8 - 16);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const bits = (value, most) => Math.min(value > 1 ? 32 - Math.clz32(value) : value, most);
+
+// Half to even: 65536 / (n + 1.5) = 131072 / (2 n + 3) is never halfway, since 2 n + 3 is odd.
+const RATES = Float64Array.from({ length: 65 }, (_, n) => Math.round(65536 / (n + 1.5)));
+
+const CRC_TABLE = Int32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
+  return n;
+});
+
+function crc(data, begin, end) {
+  let c = -1;
+  for (let i = begin; i < end; i++) c = CRC_TABLE[(c ^ data[i]) & 255] ^ (c >>> 8);
+  return ~c >>> 0;
+}
+
+/** The binary arithmetic decoder; `p` and `n` are the models, which several streams share. */
+class Coder {
+  constructor(data, begin, end, p, n) {
+    Object.assign(this, { data, begin, at: begin, end, p, n, low: 0, high: 2 ** 32 - 1, code: 0 });
+    for (let i = 0; i < 4; i++) this.code = this.code * 256 + this.byte();
+  }
+
+  byte() {
+    const at = this.at++;
+    return at < this.end ? this.data[at] : 0;
+  }
+
+  raw(p) {
+    const middle = this.low + Math.floor(((this.high - this.low) * p) / 65536);
+    const bit = this.code <= middle ? 1 : 0;
+    if (bit) this.high = middle;
+    else this.low = middle + 1;
+    while ((this.low ^ this.high) >>> 24 === 0) {
+      this.low = (this.low << 8) >>> 0;
+      this.high = ((this.high << 8) | 255) >>> 0;
+      this.code = ((this.code << 8) | this.byte()) >>> 0;
+    }
+    return bit;
+  }
+
+  bit(model) {
+    const p = this.p[model];
+    const n = this.n[model];
+    const bit = this.raw(p);
+    this.p[model] = clamp(p + Math.floor(((65536 * bit - p) * RATES[n]) / 65536), 64, 65472);
+    if (n < 64) this.n[model] = n + 1;
+    return bit;
+  }
+
+  even(count) {
+    let value = 0;
+    for (let i = 0; i < count; i++) value = 2 * value + this.raw(32768);
+    return value;
+  }
+
+  uniform(n) {
+    let value = 0;
+    while (n > 1) {
+      const upper = n >> 1;
+      if (this.raw(Math.floor((upper * 65536) / n))) {
+        value += n - upper;
+        n = upper;
+      } else n -= upper;
+    }
+    return value;
+  }
+
+  magnitude(model) {
+    for (let i = 0; i < 20; i++) if (!this.bit(model + i)) return i;
+    let e = 0;
+    while (this.raw(32768)) if (++e > 32) damaged("a number of bits");
+    return 19 + 2 ** e + this.even(e);
+  }
+
+  signed(model) {
+    const value = this.magnitude(model);
+    return value && this.bit(model + 20) ? -value : value;
+  }
+
+  /** Bits of the stream that were used up to here. */
+  used() {
+    return 8 * (this.at - this.begin) - Math.log2(this.high - this.low + 1);
+  }
+}
+
+/** [value, position after it], or null where the data end. */
+function readLength(data, at, end) {
+  let value = 0;
+  for (let i = 0; i < 5; i++) {
+    if (at >= end) return null;
+    const byte = data[at++];
+    value += (byte & 127) * 128 ** i;
+    if (byte < 128 && value < 2 ** 32) return [value, at];
+    if (byte < 128) break;
+  }
+  return damaged("a length");
+}
+
+/** Chunks {kind, begin, end, size} as far as they are whole, with right check sums unless `quickly`. */
+function readChunks(data, quickly) {
+  if ([0x8b, 0x47, 0x4a, 0x58].some((byte, i) => data[i] !== byte))
+    refuse("not a .gjx file: its signature is missing");
+  const chunks = [];
+  let at = 4;
+  for (let found; at < data.length;) {
+    found = readLength(data, at + 1, data.length);
+    if (!found || found[0] + found[1] + 4 > data.length) return { chunks, whole: false };
+    const begin = found[1];
+    const end = begin + found[0];
+    const sum = new DataView(data.buffer, data.byteOffset + end).getUint32(0);
+    if (!quickly && sum !== crc(data, at, end))
+      refuse(`damaged: the check sum of the chunk at byte ${at} is wrong`);
+    chunks.push({ kind: data[at], begin, end, size: end + 4 - at });
+    at = end + 4;
+  }
+  return { chunks, whole: true };
+}
+
+const bytesOf = (data) =>
+  ArrayBuffer.isView(data)
+    ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    : new Uint8Array(data);
+
+/** How many layers are whole in the beginning of a file. Throws FormatError for that of another. */
+export function countLayers(data) {
+  data = bytesOf(data);
+  return data.length < 4 ? 0 : readChunks(data, true).chunks.filter((chunk) => chunk.kind === 0x4c).length;
+}
+
+function readHeader(data, { begin, end }, limits) {
+  const view = new DataView(data.buffer, data.byteOffset + begin, end - begin);
+  if (view.byteLength < 21) refuse("damaged: the header is too short");
+  const [version, least] = [view.getUint8(0), view.getUint8(1)];
+  if (least > VERSION) refuse(`got a file for readers of version ${least} and later, expected ${VERSION}`);
+  if (version < VERSION) refuse(`got a file of version ${version}, which is no longer read; encode it anew`);
+  const header = {
+    version,
+    height: view.getUint32(2),
+    width: view.getUint32(6),
+    channels: view.getUint8(10),
+    layers: view.getUint8(11),
+    blend: view.getUint8(12),
+    cutoff: view.getUint16(13),
+    floor: view.getUint16(15),
+    steps: [17, 18, 19, 20].map((at) => view.getUint8(at)),
+  };
+  const ranges = {
+    height: [1, limits.pixels],
+    width: [1, limits.pixels],
+    channels: [1, 32],
+    layers: [1, 4],
+    blend: [0, 1],
+    cutoff: [500, 8000],
+    floor: [20, 4000],
+  };
+  for (const [name, [low, high]] of Object.entries(ranges))
+    if (header[name] < low || header[name] > high)
+      refuse(`got a header with ${name} ${header[name]}, expected ${low} to ${high}`);
+  if (header.height * header.width > limits.pixels)
+    refuse(`got ${header.width} x ${header.height} pixels, expected at most ${limits.pixels}`);
+  if (view.byteLength !== 21 + 2 * header.channels) refuse(`damaged: a header of ${view.byteLength} bytes`);
+  header.background = Array.from({ length: header.channels }, (_, c) => view.getInt16(21 + 2 * c));
+  return header;
+}
+
+/** What the steps amount to, in integers. `bins` is by eighths of an octave of the aspect ratio. */
+function gridOf([, logScale, turn]) {
+  const scale = power(logScale - 128);
+  const turns = BigInt(power(turn - 128));
+  const bins = Int32Array.from({ length: 97 }, (_, q) => {
+    const count = (turns * BigInt(power(q) - power(-q)) + 2n ** 31n) >> 32n; // up to 2^60
+    return count > 4096n ? 4096 : Math.max(Number(count), 1);
+  });
+  return { bins, eighths: Math.floor((756388 * scale) / 65536), level: Math.floor((141823 * scale) / 65536) };
+}
+
+/** Where the even bits of a Morton code lead. */
+function gather(code) {
+  code &= 0x55555555;
+  code = (code | (code >> 1)) & 0x33333333;
+  code = (code | (code >> 2)) & 0x0f0f0f0f;
+  code = (code | (code >> 4)) & 0x00ff00ff;
+  return (code | (code >> 8)) & 0xffff;
+}
+
+/** The integers of all layers, one after the other in the same arrays. */
+class Layers {
+  constructor(header, total) {
+    const integers = (each = 1) => new Int32Array(total * each);
+    this.header = header;
+    this.grid = gridOf(header.steps);
+    this.p = new Float64Array(503 + 252 * header.channels).fill(32768);
+    this.n = new Uint8Array(this.p.length);
+    this.morton = integers();
+    this.codes = {
+      cells: integers(2),
+      parts: integers(),
+      minor: integers(),
+      ratio: integers(),
+      turn: integers(),
+      bins: integers(),
+      levels: integers(),
+      colors: integers(header.channels),
+    };
+    this.near = integers(4);
+    this.weights = integers(4);
+    this.angles = integers();
+    this.values = Array.from({ length: header.channels }, () => new Float64Array(total));
+    this.starts = [0];
+    this.spread = 0; // of the last prediction's neighbours
+    this.bits = { predictors: 0, position: 0, scale: 0, turn: 0, color: 0 };
+  }
+
+  read(data, begin, end, count) {
+    const coder = new Coder(data, begin, end, this.p, this.n);
+    const { channels } = this.header;
+    let before = 0;
+    const spent = (field) => {
+      this.bits[field] += coder.used() - before;
+      before = coder.used();
+    };
+    if (this.starts.length === 1) {
+      const number = () => ({
+        center: coder.even(26) - 2 ** 25,
+        share: coder.even(8) - 128,
+        slope: coder.even(8) - 128,
+      });
+      this.predictors = Array.from({ length: 2 + channels }, number);
+      spent("predictors");
+    }
+    const first = this.starts.at(-1);
+    const last = first + count;
+    this.readPositions(coder, first, last);
+    spent("position");
+    this.findNeighbors(first, last);
+    this.readScales(coder, first, last);
+    spent("scale");
+    for (let i = first; i < last; i++) this.readTurn(coder, i);
+    spent("turn");
+    this.readColors(coder, first, last);
+    spent("color");
+    this.starts.push(last);
+  }
+
+  readPositions(coder, first, last) {
+    const { cells, parts } = this.codes;
+    let morton = 0;
+    let context = 128;
+    for (let i = first; i < last; i++) {
+      const size = coder.magnitude(20 * Math.min(context >> 4, 15));
+      if (size > 32) damaged("a position");
+      morton += size < 2 ? size : (2 + coder.bit(320 + size)) * 2 ** (size - 2) + coder.even(size - 2);
+      if (morton >= 2 ** 30) damaged("a position");
+      context += (16 * size - context) >> 2;
+      this.morton[i] = morton;
+      cells[2 * i] = gather(morton);
+      cells[2 * i + 1] = gather(morton >> 1);
+    }
+    for (let i = first; i < last; i++) parts[i] = coder.even(6);
+  }
+
+  findNeighbors(first, last) {
+    const {
+      near,
+      weights,
+      morton,
+      starts,
+      codes: { cells },
+    } = this;
+    const places = starts.slice(0, -1);
+    const apart = new Float64Array(4);
+    const found = new Int32Array(4);
+    for (let i = first; i < last; i++) {
+      const x = cells[2 * i];
+      const y = cells[2 * i + 1];
+      apart.fill(Infinity);
+      const consider = (j) => {
+        const dx = cells[2 * j] - x;
+        const dy = cells[2 * j + 1] - y;
+        const d = dx * dx + dy * dy;
+        if (d >= apart[3]) return;
+        let k = 3;
+        for (; k > 0 && apart[k - 1] > d; k--) {
+          apart[k] = apart[k - 1];
+          found[k] = found[k - 1];
+        }
+        apart[k] = d;
+        found[k] = j;
+      };
+      for (let j = i - 1; j >= Math.max(i - 16, first); j--) consider(j);
+      for (let layer = 0; layer < places.length; layer++) {
+        while (places[layer] < starts[layer + 1] && morton[places[layer]] < morton[i]) places[layer]++;
+        const low = Math.max(places[layer] - 6, starts[layer]);
+        const high = Math.min(places[layer] + 6, starts[layer + 1]);
+        for (let j = low; j < high; j++) consider(j);
+      }
+      for (let k = 0; k < 4; k++) {
+        near[4 * i + k] = apart[k] < Infinity ? found[k] : 0;
+        weights[4 * i + k] = Math.floor(65536 / (1 + apart[k]));
+      }
+    }
+  }
+
+  /** The prediction without the slope's part; leaves the neighbours' spread. */
+  predict({ center, share }, values, i) {
+    const { near, weights } = this;
+    const at = 4 * i;
+    const w0 = weights[at];
+    const w1 = weights[at + 1];
+    const w2 = weights[at + 2];
+    const w3 = weights[at + 3];
+    const t = w0 + w1 + w2 + w3;
+    this.spread = 0;
+    if (t === 0) return center;
+    const a = values[near[at]];
+    const b = values[near[at + 1]];
+    const c = values[near[at + 2]];
+    const d = values[near[at + 3]];
+    const m = Math.floor((w0 * a + w1 * b + w2 * c + w3 * d + (t >> 1)) / t);
+    const off = w0 * Math.abs(a - m) + w1 * Math.abs(b - m) + w2 * Math.abs(c - m) + w3 * Math.abs(d - m);
+    this.spread = Math.floor(off / t);
+    return center + Math.floor((share * (m - center)) / 32);
+  }
+
+  readScales(coder, first, last) {
+    const { minor, ratio } = this.codes;
+    const [ofMinor, ofRatio] = this.predictors;
+    for (let i = first; i < last; i++) {
+      const predicted = this.predict(ofMinor, minor, i);
+      const value = predicted + coder.signed(353 + 21 * bits(this.spread, 2));
+      if (Math.abs(value) > 8192) damaged("a scale");
+      minor[i] = value;
+    }
+    let least = 0;
+    for (let i = first; i < last; i++) {
+      const predicted = this.predict(ofRatio, ratio, i) + ((ofRatio.slope * minor[i]) >> 5);
+      const value = predicted + coder.signed(416 + 21 * bits(this.spread, 2));
+      if (Math.abs(value) > 8192) damaged("a scale");
+      ratio[i] = value;
+      least = Math.min(least, value);
+    }
+    if (least < 0) damaged("a scale");
+  }
+
+  readTurn(coder, i) {
+    const { ratio, turn, bins } = this.codes;
+    const count = this.grid.bins[Math.min(Math.floor((ratio[i] * this.grid.eighths + 32768) / 65536), 96)];
+    bins[i] = count;
+    if (count > 1) {
+      const start = this.weights[4 * i] ? Math.floor((this.angles[this.near[4 * i]] * count) / 65536) : 0;
+      let apart;
+      if (count < 8) apart = coder.uniform(count);
+      else {
+        let node = 1;
+        for (let k = 0; k < 3; k++) node = 2 * node + coder.bit(479 + node);
+        const low = ((node - 8) * count + 7) >> 3;
+        const high = ((node - 7) * count + 7) >> 3;
+        apart = low + coder.uniform(high - low);
+      }
+      turn[i] = (start + apart) % count;
+    }
+    this.angles[i] = Math.floor((65536 * turn[i]) / count);
+  }
+
+  readColors(coder, first, last) {
+    const { minor, ratio, levels, colors } = this.codes;
+    const { channels } = this.header;
+    const units = new Int32Array(last - first);
+    const classes = new Uint8Array(last - first);
+    for (let i = first; i < last; i++) {
+      const level = clamp(
+        -Math.floor(((2 * minor[i] + ratio[i]) * this.grid.level + 32768) / 65536),
+        -24,
+        12,
+      );
+      levels[i] = level;
+      units[i - first] = Math.floor((F[2 * (level & 3)] * 1024) / 2 ** (16 - (level >> 2)));
+    }
+    for (let k = 0; k < channels; k++) {
+      const values = this.values[k];
+      const predictor = this.predictors[2 + k];
+      for (let i = first; i < last; i++) {
+        const unit = units[i - first];
+        const predicted = this.predict(predictor, values, i);
+        const context = 4 * bits(Math.floor(this.spread / unit), 2) + classes[i - first];
+        const surprise = coder.signed(503 + 252 * k + 21 * context);
+        const value = Math.floor((predicted + (unit >> 1)) / unit) + surprise;
+        if (Math.abs(value) > 1048576) damaged("a colour");
+        colors[channels * i + k] = value;
+        values[i] = value * unit;
+        classes[i - first] = bits(Math.abs(surprise), 3);
+      }
+    }
+  }
+}
+
+/**
+ * The picture in a file: its header, its integers (`codes`), and what they stand for, of N Gaussians: `means`
+ * [N, 2] pixels, `logScales` [N, 2] (major, minor), `thetas` [N], `colors` [N, C]; `layers` counts Gaussians.
+ * With `partial` a file that was cut off is read as far as its layers are whole. Throws FormatError alone,
+ * for what is not such a file or exceeds the `limits`.
+ */
+export function decode(data, { partial = false, limits = {} } = {}) {
+  limits = { ...LIMITS, ...limits };
+  data = bytesOf(data);
+  if (data.length > limits.fileBytes)
+    refuse(`got ${data.length} bytes, expected at most ${limits.fileBytes}`);
+  const { chunks, whole } = readChunks(data);
+  if (chunks[0]?.kind !== 0x48) refuse("damaged: no header");
+  const header = readHeader(data, chunks[0], limits);
+  const found = sorted(data, chunks, header);
+  if (!partial && (!whole || found.bodies.length < header.layers))
+    refuse(`cut off: ${found.bodies.length} of ${header.layers} layers are whole`);
+  if (!found.bodies.length) refuse("cut off before the first layer's end");
+  const counted = found.bodies.map(({ begin, end }) => {
+    const [count, start] = readLength(data, begin, end) ?? refuse("damaged: a layer without a count");
+    if (count < 1 || count > end - start) refuse(`got a layer of ${count} Gaussians in ${end - start} bytes`);
+    return { count, start, end };
+  });
+  const total = counted.reduce((sum, { count }) => sum + count, 0);
+  if (total > limits.gaussians || total * header.channels > limits.numbers)
+    refuse(`got ${total} Gaussians, expected at most ${limits.gaussians}`);
+  const layers = new Layers(header, total);
+  for (const { count, start, end } of counted) layers.read(data, start, end, count);
+  const blend = ["weighted_average", "accumulated_sum"][header.blend];
+  const image = {
+    ...header,
+    blend,
+    cutoff: header.cutoff / 1000,
+    floor: header.floor / 1000,
+    background: header.background.map((value) => value / 1000),
+    whole: whole && found.bodies.length === header.layers,
+    count: total,
+    layers: counted.map(({ count }) => count),
+    codes: layers.codes,
+    bits: layers.bits,
+    sizes: found.sizes,
+    metadata: found.metadata,
+    bytes: data.length,
+    ...meaning(header, layers.codes, total),
+  };
+  image.overlaps = countOverlaps(image);
+  if (image.overlaps > limits.overlaps)
+    refuse(`got ${image.overlaps} Gaussians in tiles, expected at most ${limits.overlaps}`);
+  return image;
+}
+
+/** Chunks by what they are; refuses those that a reader may not skip. */
+function sorted(data, chunks, header) {
+  const names = { 0xc5: "exif", 0xc9: "icc", 0xd4: "text" };
+  const found = { bodies: [], metadata: {}, sizes: [["header", chunks[0].size]] };
+  for (const chunk of chunks.slice(1)) {
+    const name = names[chunk.kind];
+    if (chunk.kind === 0x4c) found.bodies.push(chunk);
+    else if (name) found.metadata[name] = data.slice(chunk.begin, chunk.end);
+    else if (chunk.kind < 128) refuse(`got a chunk of kind ${chunk.kind}, which this version may not skip`);
+    const label = chunk.kind === 0x4c ? `layer ${found.bodies.length}` : (name ?? `unknown ${chunk.kind}`);
+    found.sizes.push([label, chunk.size]);
+  }
+  if (found.bodies.length > header.layers)
+    refuse(`damaged: ${found.bodies.length} layers, expected ${header.layers}`);
+  return found;
+}
+
+/** What the integers stand for. */
+function meaning({ height, width, channels, steps }, codes, total) {
+  const [position, scale, , color] = steps.map(stepOf);
+  const means = new Float32Array(2 * total);
+  const logScales = new Float32Array(2 * total);
+  const thetas = new Float32Array(total);
+  const colors = new Float32Array(channels * total);
+  const dct = Float64Array.from({ length: channels * channels }, (_, at) => {
+    const k = Math.floor(at / channels);
+    const c = at % channels;
+    return Math.cos((Math.PI * k * (2 * c + 1)) / (2 * channels)) * Math.sqrt((k ? 2 : 1) / channels);
+  });
+  for (let i = 0; i < total; i++) {
+    const minor = codes.minor[i] * scale;
+    const major = (codes.minor[i] + codes.ratio[i]) * scale;
+    if (major > 12 || minor < -12) damaged("a scale");
+    const theta = (codes.turn[i] * Math.PI) / codes.bins[i];
+    const cos = Math.cos(theta);
+    const sin = Math.sin(theta);
+    const a = Math.exp(2 * major);
+    const b = Math.exp(2 * minor);
+    const xx = a * cos * cos + b * sin * sin;
+    const stretch = xx * Math.exp(-major - minor);
+    const slope = ((a - b) * cos * sin) / xx;
+    let split = 0;
+    for (const k of [1, 2, 3]) split += (stretch >= 2 ** (2 * k - 1)) - (stretch < 2 ** (1 - 2 * k));
+    const rows = 2 ** (3 + split);
+    const column = Math.floor(codes.parts[i] / rows);
+    const row = codes.parts[i] % rows;
+    const x = (column + 0.5) / 2 ** (3 - split);
+    const rise = (row + 0.5) / rows + slope * (x - 0.5);
+    means[2 * i] = (codes.cells[2 * i] + x) * 8 * position - width / 16;
+    means[2 * i + 1] = (codes.cells[2 * i + 1] + rise - Math.floor(rise)) * 8 * position - height / 16;
+    logScales.set([major, minor], 2 * i);
+    thetas[i] = theta;
+    const unit = color * 2 ** (codes.levels[i] / 4);
+    for (let c = 0; c < channels; c++) {
+      let sum = 0;
+      for (let k = 0; k < channels; k++) sum += codes.colors[channels * i + k] * dct[channels * k + c];
+      colors[channels * i + c] = sum * unit;
+      if (!(Math.abs(sum * unit) <= 1e4)) damaged("a colour");
+    }
+  }
+  return { means, logScales, thetas, colors };
+}
+
+/** How many Gaussians tiles of 16 x 16 pixels meet, all told. */
+function countOverlaps({ height, width, cutoff, floor, count, means, logScales }) {
+  let overlaps = 0;
+  for (let i = 0; i < count; i++) {
+    const radius = cutoff * Math.hypot(Math.exp(logScales[2 * i]), floor);
+    const met = (at, size) => {
+      const last = (size - 1) >> 4;
+      const mean = means[2 * i + at];
+      const low = clamp(Math.floor((mean - radius) / 16), 0, last);
+      const high = Math.floor((mean + radius) / 16);
+      return Math.max(clamp(high, -1, last) - low + 1, 0);
+    };
+    overlaps += met(0, width) * met(1, height);
+  }
+  return overlaps;
+}
+
+// Drawing. A covariance is S S^T + floor^2 I; at r output pixels for one of the picture it is r^2 S S^T +
+// (max(r, 1) floor)^2 I, with less weight for what it was spread: exact upwards, low-pass filtered downwards.
+// A view is [left, top, right, bottom] in the picture's pixels.
+
+const EACH = 10; // numbers of one to be drawn: mean x, y; xx, xy, yy, determinant of S S^T; four colours
+const HALF_GAIN = 64; // lifts weights out of the range in which a float of 16 bits has few bits left
+
+/** Whether a picture has an alpha channel, its last one. */
+const hasAlpha = (image) => image.channels === 2 || image.channels === 4;
+
+/** Colours of a picture's channels as red, green, blue, alpha. */
+function toRgba(image, values, at, out, to) {
+  const gray = image.channels < 3;
+  for (let c = 0; c < 3; c++) out[to + c] = values[at + (gray ? 0 : c)];
+  out[to + 3] = hasAlpha(image) ? values[at + image.channels - 1] : 1;
+}
+
+/** Indices of the Gaussians of the first `layers` layers, the largest first. */
+export function largestFirst(image, layers = image.layers.length) {
+  const end = image.layers.slice(0, layers).reduce((sum, count) => sum + count, 0);
+  const scales = image.logScales;
+  const size = (i) => scales[2 * i] + scales[2 * i + 1];
+  return Int32Array.from({ length: end }, (_, i) => i).sort((i, j) => size(j) - size(i) || i - j);
+}
+
+/** `[K, EACH]` numbers of the Gaussians `order` `[K]`. */
+function instancesOf(image, order) {
+  const { means, logScales, thetas, colors, channels } = image;
+  const out = new Float32Array(EACH * order.length);
+  order.forEach((i, place) => {
+    const a = Math.exp(2 * logScales[2 * i]);
+    const b = Math.exp(2 * logScales[2 * i + 1]);
+    const cos = Math.cos(thetas[i]);
+    const sin = Math.sin(thetas[i]);
+    const sigma = [a * cos * cos + b * sin * sin, (a - b) * cos * sin, a * sin * sin + b * cos * cos, a * b];
+    out.set([means[2 * i], means[2 * i + 1], ...sigma], EACH * place);
+    toRgba(image, colors, channels * i, out, EACH * place + 6);
+  });
+  return out;
+}
+
+/** A set that is ready to be drawn, by whatever draws it. */
+function sceneOf(image, order) {
+  const background = [0, 0, 0, 0];
+  toRgba(image, image.background, 0, background, 0);
+  const tau = Math.exp(-(image.cutoff ** 2) / 2);
+  const averaged = image.blend === "weighted_average";
+  return { image, background, tau, averaged, alpha: hasAlpha(image), instances: instancesOf(image, order) };
+}
+
+/** Draws `[height, width, 4]` bytes, alpha apart, without a GPU. */
+function rasterizeScene(scene, view, width, height, count) {
+  const { image, instances, tau, background } = scene;
+  const [left, top, right, bottom] = view;
+  const sx = width / (right - left);
+  const sy = height / (bottom - top);
+  const f = image.floor ** 2;
+  const fx = sx * sx * f;
+  const fy = sy * sy * f;
+  const gx = Math.max(sx * sx, 1) * f;
+  const gy = Math.max(sy * sy, 1) * f;
+  const sums = new Float32Array(5 * width * height);
+  const reach = image.cutoff;
+  for (let at = 0; at < EACH * count; at += EACH) {
+    const x = (instances[at] - left) * sx;
+    const y = (instances[at + 1] - top) * sy;
+    const xx = instances[at + 2] * sx * sx;
+    const xy = instances[at + 3] * sx * sy;
+    const yy = instances[at + 4] * sy * sy;
+    const det = instances[at + 5] * sx * sx * sy * sy;
+    const wide = det + gx * yy + gy * xx + gx * gy;
+    const gain = Math.sqrt((det + fx * yy + fy * xx + fx * fy) / wide) / (1 - tau);
+    const a11 = 1 / Math.sqrt(xx + gx);
+    const a22 = 1 / (a11 * Math.sqrt(wide));
+    const a21 = (-xy * a11) / Math.sqrt(wide);
+    const s = a11 * a11 + a21 * a21;
+    const up = reach * Math.sqrt(yy + gy);
+    const [r, g, b, a] = instances.subarray(at + 6, at + EACH);
+    const last = Math.min(height - 1, Math.floor(y + up - 0.5));
+    for (let row = Math.max(0, Math.ceil(y - up - 0.5)); row <= last; row++) {
+      const dy = row + 0.5 - y;
+      const center = x - (a21 * a22 * dy) / s - 0.5;
+      const half = Math.sqrt(Math.max(reach * reach * s - (a11 * a22 * dy) ** 2, 0)) / s;
+      const end = Math.min(width - 1, Math.floor(center + half));
+      for (let column = Math.max(0, Math.ceil(center - half)); column <= end; column++) {
+        const dx = column + 0.5 - x;
+        const u = a11 * dx;
+        const v = a21 * dx + a22 * dy;
+        const w = (Math.exp((u * u + v * v) / -2) - tau) * gain;
+        if (w <= 0) continue;
+        const to = 5 * (row * width + column);
+        sums[to] += w * r;
+        sums[to + 1] += w * g;
+        sums[to + 2] += w * b;
+        sums[to + 3] += w * a;
+        sums[to + 4] += w;
+      }
+    }
+  }
+  const data = new Uint8ClampedArray(4 * width * height);
+  for (let at = 0, from = 0; at < data.length; at += 4, from += 5)
+    for (let c = 0; c < 4; c++) {
+      const value = scene.averaged
+        ? (sums[from + c] + tau * background[c]) / (sums[from + 4] + tau)
+        : sums[from + c] + background[c];
+      data[at + c] = c < 3 || scene.alpha ? 255 * value : 255;
+    }
+  return data;
+}
+
+/** `[height, width, 4]` bytes (red, green, blue, alpha) of a picture or a part of it, without WebGL. */
+export function rasterize(image, { view = wholeOf(image), width = image.width, height = image.height } = {}) {
+  return rasterizeScene(sceneOf(image, largestFirst(image)), view, width, height, image.count);
+}
+
+const wholeOf = ({ width, height }) => [0, 0, width, height];
+
+const VERTEX = `#version 300 es
+layout(location=0) in vec2 mean; layout(location=1) in vec4 sigma; layout(location=2) in vec4 color;
+uniform highp vec2 size; uniform vec2 scale, offset; uniform float least, reach;
+flat out highp vec4 value, placed; flat out highp vec2 more;
+void main() {
+  float turn = 0.78539816 * float(gl_VertexID);  // an octagon around the support, a circle as yet
+  vec2 z = reach * 1.0825 * vec2(cos(turn), sin(turn));
+  vec2 square = scale * scale, exact = square * least * least, floors = max(square, 1.) * least * least;
+  float xx = sigma.x * square.x, xy = sigma.y * scale.x * scale.y, yy = sigma.z * square.y;
+  float det = sigma.w * square.x * square.y;
+  float wide = det + floors.x * yy + floors.y * xx + floors.x * floors.y;
+  float l11 = sqrt(xx + floors.x), l21 = xy / l11, l22 = sqrt(wide) / l11;
+  vec2 at = (mean - offset) * scale, corner = vec2(l11 * z.x, l21 * z.x + l22 * z.y);
+  value = color;
+  placed = vec4(at, 1. / l11, -l21 / (l11 * l22));
+  more = vec2(1. / l22, sqrt((det + exact.x * yy + exact.y * xx + exact.x * exact.y) / wide));
+  at += corner + .2 * normalize(corner);  // GPUs move corners by a part of a pixel
+  gl_Position = vec4(2. * at.x / size.x - 1., 1. - 2. * at.y / size.y, 0, 1);
+}`;
+const SUM = (alpha) => `#version 300 es
+precision highp float;
+flat in vec4 value, placed; flat in vec2 more; uniform float tau, by; uniform highp vec2 size;
+layout(location=0) out vec4 sums; ${alpha ? "layout(location=1) out vec4 alphas;" : ""}
+void main() {
+  vec2 d = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) - placed.xy;
+  vec2 z = vec2(placed.z * d.x, placed.w * d.x + more.x * d.y);
+  float w = max(exp(-.5 * dot(z, z)) - tau, 0.) * more.y * by;
+  sums = vec4(value.rgb * w, w);
+  ${alpha ? "alphas = vec4(value.a * w);" : ""}
+}`;
+const COVER = `#version 300 es
+void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }`;
+const DIVIDE = (alpha) => `#version 300 es
+precision highp float;
+uniform highp sampler2D sums, alphas; uniform vec4 background; uniform float tail; out vec4 color;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  vec4 s = texelFetch(sums, at, 0);
+  vec4 v = vec4(s.rgb, ${alpha ? "texelFetch(alphas, at, 0).r" : "1."});
+  color = clamp(tail > 0. ? (v + tail * background) / (s.a + tail) : v + background, 0., 1.);
+  ${alpha ? "color.rgb *= color.a;" : "color.a = 1.;"}
+}`;
+
+/** What this browser blends in: "float", "half", or "2d" where neither is to be had. */
+let able;
+export function ability() {
+  if (able) return able;
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const [float, blend, half, lose] = EXTENSIONS.map((name) => gl?.getExtension(name));
+  able = float && blend ? "float" : float || half ? "half" : "2d";
+  lose?.loseContext(); // pages have few contexts
+  return able;
+}
+
+const EXTENSIONS = [
+  "EXT_color_buffer_float",
+  "EXT_float_blend",
+  "EXT_color_buffer_half_float",
+  "WEBGL_lose_context",
+];
+
+/** Draws pictures into a canvas, by WebGL2 or by hand where there is none; only what has changed. */
+export class Renderer {
+  /** `by` is as `ability` says, or forced; `onrestored` is called after a lost context. */
+  constructor(canvas, { by = ability(), onrestored = () => {} } = {}) {
+    Object.assign(this, { canvas, by, count: 0, drawn: "", lost: false, version: 0 });
+    if (by !== "2d")
+      this.gl = canvas.getContext("webgl2", { antialias: false, depth: false, powerPreference: "low-power" });
+    if (!this.gl) {
+      this.by = "2d";
+      this.context = canvas.getContext("2d");
+      return;
+    }
+    canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault(); // or it is never restored
+      this.lost = true;
+    });
+    canvas.addEventListener("webglcontextrestored", () => {
+      this.build();
+      if (this.last) this.draw(...this.last);
+      onrestored();
+    });
+    this.build();
+  }
+
+  build() {
+    const { gl } = this;
+    this.lost = false;
+    this.drawn = "";
+    this.size = "";
+    EXTENSIONS.forEach((name) => gl.getExtension(name));
+    const program = (vertex, fragment) => {
+      const made = gl.createProgram();
+      for (const [type, source] of [
+        [gl.VERTEX_SHADER, vertex],
+        [gl.FRAGMENT_SHADER, fragment],
+      ]) {
+        const shader = gl.createShader(type);
+        gl.shaderSource(shader, source);
+        gl.compileShader(shader);
+        gl.attachShader(made, shader);
+      }
+      gl.linkProgram(made);
+      if (!gl.getProgramParameter(made, gl.LINK_STATUS) && !gl.isContextLost())
+        throw new Error(gl.getProgramInfoLog(made));
+      const uniform = new Proxy(
+        {},
+        { get: (known, name) => (known[name] ??= gl.getUniformLocation(made, name)) },
+      );
+      return { program: made, uniform };
+    };
+    const both = (vertex, source) => [false, true].map((alpha) => program(vertex, source(alpha)));
+    this.programs = { sum: both(VERTEX, SUM), divide: both(COVER, DIVIDE) };
+    this.array = gl.createVertexArray();
+    this.buffer = gl.createBuffer();
+    gl.bindVertexArray(this.array);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
+    for (const [index, size, offset] of [
+      [0, 2, 0],
+      [1, 4, 8],
+      [2, 4, 24],
+    ]) {
+      gl.enableVertexAttribArray(index);
+      gl.vertexAttribPointer(index, size, gl.FLOAT, false, 4 * EACH, offset);
+      gl.vertexAttribDivisor(index, 1);
+    }
+    this.empty = gl.createVertexArray();
+    this.most = gl.getParameter(gl.MAX_TEXTURE_SIZE);
+    if (this.scene) this.upload();
+  }
+
+  upload() {
+    if (!this.gl || this.lost) return;
+    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.buffer);
+    this.gl.bufferData(this.gl.ARRAY_BUFFER, this.scene.instances, this.gl.STATIC_DRAW);
+  }
+
+  /** The picture to draw, or the `count` largest Gaussians of its first `layers` layers. */
+  show(image, { layers = image.layers.length, count = Infinity } = {}) {
+    if (this.scene?.image !== image || this.layers !== layers) {
+      this.scene = sceneOf(image, largestFirst(image, layers));
+      this.layers = layers;
+      this.version++;
+      this.upload();
+    }
+    this.count = Math.min(count, this.scene.instances.length / EACH);
+    return this;
+  }
+
+  /** Draws a view at a size in device pixels. Whether it had to. */
+  draw(view = wholeOf(this.scene.image), width = this.scene.image.width, height = this.scene.image.height) {
+    this.last = [view, width, height];
+    const key = [this.version, this.count, view, width, height].join();
+    if (this.lost || !this.scene || key === this.drawn) return false;
+    const { canvas } = this;
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+    if (this.gl) this.drawByGpu(view, width, height);
+    else this.drawByHand(view, width, height);
+    this.drawn = key;
+    return true;
+  }
+
+  drawByHand(view, width, height) {
+    const { image } = this.scene;
+    const covered = (256 * image.overlaps) / (image.width * image.height);
+    const by = Math.max(1, Math.sqrt((covered * width * height) / 2e8)); // or it takes seconds
+    const [w, h] = [Math.ceil(width / by), Math.ceil(height / by)];
+    const pixels = new ImageData(rasterizeScene(this.scene, view, w, h, this.count), w, h);
+    if (by === 1) return this.context.putImageData(pixels, 0, 0);
+    const small = Object.assign(document.createElement("canvas"), { width: w, height: h });
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    return this.context.drawImage(small, 0, 0, width, height);
+  }
+
+  target(width, height) {
+    const { gl } = this;
+    const half = this.by === "half";
+    if (this.size === `${width},${height}`) return;
+    this.size = `${width},${height}`;
+    for (const texture of this.textures ?? []) gl.deleteTexture(texture);
+    gl.deleteFramebuffer(this.frame ?? null);
+    this.frame = gl.createFramebuffer();
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    this.textures = [half ? gl.RGBA16F : gl.RGBA32F, half ? gl.R16F : gl.R32F].map((format, index) => {
+      const texture = gl.createTexture();
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER])
+        gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
+      gl.texStorage2D(gl.TEXTURE_2D, 1, format, ...(index && !this.scene.alpha ? [1, 1] : [width, height]));
+      if (!index || this.scene.alpha)
+        gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + index, gl.TEXTURE_2D, texture, 0);
+      return texture;
+    });
+    gl.drawBuffers(this.scene.alpha ? [gl.COLOR_ATTACHMENT0, gl.COLOR_ATTACHMENT1] : [gl.COLOR_ATTACHMENT0]);
+  }
+
+  use(made, values) {
+    this.gl.useProgram(made.program);
+    for (const [name, value] of Object.entries(values))
+      this.gl[`uniform${value.length ?? 1}fv`](made.uniform[name], [value].flat());
+    return made;
+  }
+
+  drawByGpu([left, top, right, bottom], width, height) {
+    const { gl, scene, count } = this;
+    const { image, tau, averaged, alpha } = scene;
+    const which = alpha ? 1 : 0;
+    const by = this.by === "half" && averaged ? HALF_GAIN : 1;
+    if (this.ofAlpha !== alpha) this.size = "";
+    this.ofAlpha = alpha;
+    this.target(width, height);
+    gl.viewport(0, 0, width, height);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE);
+    const size = [width, height];
+    const scale = [width / (right - left), height / (bottom - top)];
+    const { floor: least, cutoff: reach } = image;
+    this.use(this.programs.sum[which], {
+      size,
+      scale,
+      offset: [left, top],
+      least,
+      reach,
+      tau,
+      by: by / (1 - tau),
+    });
+    gl.bindVertexArray(this.array);
+    gl.drawArraysInstanced(gl.TRIANGLE_FAN, 0, 8, count);
+    gl.disable(gl.BLEND);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    const { background } = scene;
+    const tail = averaged ? tau * by : 0;
+    const { uniform } = this.use(this.programs.divide[which], { background, tail });
+    this.textures.forEach((texture, index) => {
+      gl.activeTexture(gl.TEXTURE0 + index);
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.uniform1i(uniform[["sums", "alphas"][index]], index);
+    });
+    gl.bindVertexArray(this.empty);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+  }
+}
+
+// <gjx-image src="photo.gjx" alt="...">: as <img> is. An <img> inside of it covers it once that has loaded.
+
+const SHEET = `
+:host { display: inline-block; position: relative; overflow: clip; min-width: 0; min-height: 0; }
+:host([hidden]) { display: none; }
+canvas, ::slotted(img), slot { object-fit: inherit; object-position: inherit; }
+canvas, ::slotted(img) { position: absolute; inset: 0; width: 100%; height: 100%; }
+slot { visibility: hidden; }`;
+
+const elements = new Set(); // on the page, with a picture
+let shared; // pages have few contexts: one draws for all
+
+function sharedRenderer() {
+  const onrestored = () => elements.forEach((element) => element.paint(true));
+  return (shared ??= new Renderer(document.createElement("canvas"), { onrestored }));
+}
+
+export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
+  static observedAttributes = ["src", "alt", "loading", "width", "height"];
+
+  constructor() {
+    super();
+    this.internals = this.attachInternals();
+    const root = this.attachShadow({ mode: "open" });
+    this.sheet = new CSSStyleSheet();
+    const fixed = new CSSStyleSheet();
+    fixed.replaceSync(SHEET);
+    root.adoptedStyleSheets = [fixed, this.sheet];
+    const make = (name, part) => Object.assign(root.appendChild(document.createElement(name)), { part });
+    this.sizer = make("div", "sizer");
+    this.canvas = make("canvas", "canvas");
+    this.label = make("span", "alt");
+    this.cover = make("slot", "cover");
+    this.cover.addEventListener("slotchange", () => this.look());
+    this.resized = new ResizeObserver((entries) => {
+      const { devicePixelContentBoxSize: device, contentRect: css } = entries.at(-1);
+      const box = device?.[0] ?? {
+        inlineSize: css.width * devicePixelRatio,
+        blockSize: css.height * devicePixelRatio,
+      };
+      this.box = [box.inlineSize, box.blockSize];
+      this.paint();
+    });
+  }
+
+  get naturalWidth() {
+    return this.image?.width ?? 0;
+  }
+  get naturalHeight() {
+    return this.image?.height ?? 0;
+  }
+  get complete() {
+    return !this.src || this.state === "loaded" || this.state === "broken";
+  }
+
+  /** When the picture is there, whole; rejects for one that cannot be drawn. */
+  decode() {
+    const ended = () => (this.state === "loaded" ? Promise.resolve() : Promise.reject(this.error));
+    if (this.complete && this.src) return ended();
+    return new Promise((resolve) =>
+      ["load", "error"].forEach((name) => this.addEventListener(name, resolve, { once: true })),
+    ).then(ended);
+  }
+
+  connectedCallback() {
+    try {
+      this.resized.observe(this, { box: "device-pixel-content-box" });
+    } catch {
+      this.resized.observe(this);
+    }
+    if (this.image) elements.add(this);
+    else this.start();
+    this.describe();
+  }
+
+  disconnectedCallback() {
+    this.resized.disconnect();
+    this.seen?.disconnect();
+    elements.delete(this);
+    if (!this.complete) this.fetching?.abort();
+  }
+
+  attributeChangedCallback(name, before, after) {
+    if (before === after) return;
+    if (name === "src" || (name === "loading" && this.state === "waiting")) this.start();
+    else this.describe();
+  }
+
+  /** Loads at once, or when it is about to be seen. */
+  start() {
+    this.fetching?.abort();
+    this.seen?.disconnect();
+    Object.assign(this, { state: "waiting", image: undefined, error: undefined });
+    elements.delete(this);
+    this.label.textContent = "";
+    if (!this.isConnected || !this.src) return;
+    if (this.loading !== "lazy") return this.load();
+    this.seen = new IntersectionObserver(
+      (entries) => {
+        if (entries.some((entry) => entry.isIntersecting)) {
+          this.seen.disconnect();
+          this.load();
+        }
+      },
+      { rootMargin: "300px" },
+    );
+    this.seen.observe(this);
+  }
+
+  async load() {
+    const { signal } = (this.fetching = new AbortController());
+    this.state = "loading";
+    try {
+      let data = new Uint8Array(1 << 14);
+      let size = 0;
+      let layers = 0;
+      let read = 0;
+      const response = await fetch(this.src, { signal });
+      if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+      const stream = response.body.getReader();
+      for (let part; !(part = await stream.read()).done;) {
+        if (size + part.value.length > data.length) {
+          const more = new Uint8Array(2 * (size + part.value.length));
+          more.set(data);
+          data = more;
+        }
+        data.set(part.value, size);
+        size += part.value.length;
+        if (size > LIMITS.fileBytes) refuse(`got more than ${LIMITS.fileBytes} bytes`);
+        const whole = countLayers(data.subarray(0, size));
+        if (whole > layers) {
+          this.show(decode(data.subarray(0, size), { partial: true }));
+          [layers, read] = [whole, size];
+        }
+      }
+      if (read < size || !this.image?.whole) this.show(decode(data.subarray(0, size)));
+      this.state = "loaded";
+      this.dispatchEvent(new Event("load"));
+    } catch (error) {
+      if (signal.aborted) return;
+      Object.assign(this, { state: "broken", image: undefined, error });
+      elements.delete(this);
+      this.canvas.width = this.canvas.height = 0;
+      this.describe();
+      this.dispatchEvent(new ErrorEvent("error", { message: error.message, error }));
+    }
+  }
+
+  show(image) {
+    this.image = image;
+    if (this.isConnected) elements.add(this);
+    this.describe();
+    this.paint(true);
+  }
+
+  /** Size, role and words follow from the attributes and the picture. */
+  describe() {
+    const [width, height] = ["width", "height"].map((name) => parseInt(this.getAttribute(name)));
+    const natural = this.image ?? { width, height };
+    const rules = [];
+    if (width >= 0) rules.push(`width: ${width}px`);
+    if (height >= 0) rules.push(`height: ${height}px`);
+    if (natural.width && natural.height) rules.push(`aspect-ratio: ${natural.width} / ${natural.height}`);
+    const sizer = `width: ${this.naturalWidth}px; max-width: 100%`;
+    this.sheet.replaceSync(`:host { ${rules.join("; ")} } [part=sizer] { ${sizer} }`);
+    const decorative = this.getAttribute("alt") === "";
+    this.internals.role = decorative ? "presentation" : "img";
+    this.internals.ariaLabel = decorative ? null : this.alt || null;
+    this.label.textContent = this.state === "broken" ? this.alt : "";
+  }
+
+  /** Device pixels that the whole picture takes, by object-fit. */
+  extent() {
+    const [bw, bh] = this.box;
+    const { width, height } = this.image;
+    const by = [bw / width, bh / height];
+    const fit = getComputedStyle(this).objectFit;
+    if (fit === "fill") return [bw, bh];
+    const contained = Math.min(...by);
+    const scale =
+      { contain: contained, cover: Math.max(...by), "scale-down": Math.min(contained, 1) }[fit] ?? 1;
+    return [width * scale, height * scale];
+  }
+
+  paint(anew = false) {
+    if (!this.image || !this.box?.[0] || !this.box[1]) return;
+    const whole = this.extent();
+    const renderer = sharedRenderer();
+    const most = Math.min(
+      1,
+      (renderer.most ?? 8192) / Math.max(...whole),
+      4096 / Math.sqrt(whole[0] * whole[1]),
+    );
+    const [width, height] = whole.map((length) => Math.max(1, Math.round(length * most)));
+    if (!anew && this.canvas.width === width && this.canvas.height === height) return;
+    renderer.drawn = ""; // what it drew before is no longer in its canvas
+    renderer.show(this.image).draw(undefined, width, height);
+    if (renderer.lost) return; // painted when it is restored
+    Object.assign(this.canvas, { width, height });
+    this.canvas.getContext("2d").drawImage(renderer.canvas, 0, 0);
+  }
+
+  /** Shows an image inside once it is there. */
+  look() {
+    const images = this.cover.assignedElements().filter((element) => element.localName === "img");
+    const there = images.some((image) => image.complete && image.naturalWidth > 0);
+    this.cover.style.visibility = there ? "visible" : "";
+    for (const image of there ? [] : images)
+      image.addEventListener("load", () => this.look(), { once: true });
+  }
+}
+
+for (const name of ["src", "alt", "loading"])
+  Object.defineProperty(GjxImage.prototype, name, {
+    get() {
+      return this.getAttribute(name) ?? "";
+    },
+    set(value) {
+      this.setAttribute(name, value);
+    },
+  });
+
+if (globalThis.customElements && !customElements.get("gjx-image"))
+  customElements.define("gjx-image", GjxImage);
