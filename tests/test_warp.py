@@ -8,6 +8,8 @@ import functools
 import os
 import re
 import struct
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -208,3 +210,34 @@ def test_a_step_is_lowered_for_cuda_without_one():
   text = traced.lower(lowering_platforms=("cuda",)).as_text()
   called = sorted(re.findall(r"custom_call @(\w+)", text))
   assert len(called) == 2 and called[0].startswith("gaussjax_draw_4") and "gradient_4" in called[1], called
+
+
+CACHED = """
+import sys
+import jax, numpy as np
+import oracle
+from gaussjax.rendering import renderer
+from scenes import scene
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hit" in name else None)
+gaussians = scene(60, 37, 53, cutoff=float(sys.argv[1]))
+neighbors = renderer.allocate(scene(60, 37, 53), renderer="warp")  # of a support that holds both
+found = jax.jit(lambda g, n: renderer.rasterizer(g, n).splat(g.colors))(gaussians, neighbors)
+expected = np.einsum("nhw,nc->hwc", oracle.weights(gaussians), np.asarray(gaussians.colors, np.float64))
+np.testing.assert_allclose(found, expected, atol=2e-5)
+print(len(hits))
+"""
+
+
+def test_a_program_from_the_cache_draws_with_the_numbers_of_its_process(tmp_path):
+  """What is no array is not in XLA's program, which is found again for another cut-off too."""
+  found = []
+  for cutoff in ("3.5", "2.5"):
+    environment = os.environ | {
+      "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
+      "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-c", CACHED, cutoff]
+    found.append(int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout))
+  assert found[0] == 0 and found[1] > 0

@@ -1,7 +1,7 @@
-"""Pixels: the kernel, the blends, the dense renderer and the fast one over tiles, and the choice between them.
+"""Pixels: the kernel, the blends, the renderers, and the choice between them.
 
-A blend sees sums (blends.py over kernel.py's Rasterizer), never who makes them: dense.py, or splat.py over the
-lists of tiles.py. renderer.py is the door.
+A blend sees sums (blends.py over kernel.py's Rasterizer), never who makes them: scanlines.py, dense.py, or, over
+the lists of tiles.py, splat.py and warp.py. renderer.py is the door, trial.py holds renderers to float64.
 """
 
 from gaussjax.rendering.blends import (
