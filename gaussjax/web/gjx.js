@@ -936,7 +936,7 @@ const elements = new Set(); // on the page, with a picture
 let shared; // pages have few contexts: one draws for all
 
 function sharedRenderer() {
-  const onrestored = () => elements.forEach((element) => element.paint(true));
+  const onrestored = () => elements.forEach((element) => element.paint());
   return (shared ??= new Renderer(document.createElement("canvas"), { onrestored }));
 }
 
@@ -993,8 +993,8 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     } catch {
       this.resized.observe(this);
     }
-    if (this.image) elements.add(this);
-    else this.start();
+    if (!this.complete) this.start();
+    else if (this.image) elements.add(this);
     this.describe();
   }
 
@@ -1075,7 +1075,7 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     this.image = image;
     if (this.isConnected) elements.add(this);
     this.describe();
-    this.paint(true);
+    this.paint();
   }
 
   /** Size, role and words follow from the attributes and the picture. */
@@ -1107,7 +1107,8 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     return [width * scale, height * scale];
   }
 
-  paint(anew = false) {
+  /** Draws what its canvas lacks. */
+  paint() {
     if (!this.image || !this.box?.[0] || !this.box[1]) return;
     const whole = this.extent();
     const renderer = sharedRenderer();
@@ -1117,12 +1118,14 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
       4096 / Math.sqrt(whole[0] * whole[1]),
     );
     const [width, height] = whole.map((length) => Math.max(1, Math.round(length * most)));
-    if (!anew && this.canvas.width === width && this.canvas.height === height) return;
-    renderer.drawn = ""; // what it drew before is no longer in its canvas
+    const { canvas } = this;
+    if (this.painted === this.image && canvas.width === width && canvas.height === height) return;
+    renderer.drawn = ""; // it keeps no picture
     renderer.show(this.image).draw(undefined, width, height);
     if (renderer.lost) return; // painted when it is restored
-    Object.assign(this.canvas, { width, height });
-    this.canvas.getContext("2d").drawImage(renderer.canvas, 0, 0);
+    Object.assign(canvas, { width, height });
+    canvas.getContext("2d").drawImage(renderer.canvas, 0, 0);
+    this.painted = this.image;
   }
 
   /** Shows an image inside once it is there. */
