@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 
 import gaussjax
 from gaussjax import cli, image_io, startup
+from gaussjax.cli import batch, streams
 from gaussjax.gjx import search
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
@@ -82,7 +83,7 @@ def test_each_goal_is_met_by_the_file(folder, tmp_path):
 
 
 def test_the_suffixes_are_those_of_the_writer():
-  assert set(image_io.FORMATS) == set(cli.PICTURE_SUFFIXES) < set(cli.IMAGE_SUFFIXES)
+  assert set(image_io.FORMATS) == set(streams.PICTURE_SUFFIXES) < set(batch.IMAGE_SUFFIXES)
 
 
 def test_help_comes_at_once_without_jax():
@@ -263,7 +264,7 @@ def test_an_encoding_that_was_killed_or_interrupted_goes_on_to_the_same_bytes(
   """A real process is killed as it writes a checkpoint of the fit; the next is interrupted in the rounding."""
   code = """
 import os, signal, sys
-from gaussjax import cli
+from gaussjax.cli import encode, process
 
 left, replace = 4, os.replace
 
@@ -274,8 +275,8 @@ def killed(source, target):
     os.kill(os.getpid(), signal.SIGKILL)
   replace(source, target)
 
-os.replace, cli.CHECKPOINT_SECONDS = killed, 0.0
-cli.main()
+os.replace, encode.CHECKPOINT_SECONDS = killed, 0.0
+process.main()
 """
   out, kept = tmp_path / "out.gjx", tmp_path / "out.gjx.checkpoint"
   asked = ("encode", folder / "small.png", out, "-e0", "--layers=2", "--metadata")
@@ -291,8 +292,8 @@ cli.main()
       raise KeyboardInterrupt
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cli, "CHECKPOINT_SECONDS", 0.0)
-    patch.setattr(cli, "_progress", lambda: interrupted)
+    patch.setattr("gaussjax.cli.encode.CHECKPOINT_SECONDS", 0.0)
+    patch.setattr("gaussjax.cli.encode.progress_bars", lambda: interrupted)
     stopped = in_process(capsys, *asked, "--size=1000", "--resume")
   went_on = f"gaussjax: interrupted; what is done is in {kept}; go on with --resume\n"
   assert stopped == (130, "", went_on)
@@ -313,7 +314,7 @@ cli.main()
 def test_an_interruption_that_a_callback_swallows_comes_again():
   code = """
 import signal, sys, time
-from gaussjax import cli
+from gaussjax.cli import options, process
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job has not
 
@@ -325,9 +326,9 @@ def work(arguments):
   Callback()
   time.sleep(60)
 
-cli._doctor = work
+options.run_doctor = work
 sys.argv = ["gaussjax", "doctor"]
-cli.main()
+process.main()
 """
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
   assert done.returncode == 130 and done.stderr == "gaussjax: interrupted; no file was left half written\n"

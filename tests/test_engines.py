@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 import gaussjax
 from gaussjax import cli, engines
+from gaussjax.cli import batch
 
 ROOT = Path(gaussjax.__file__).parent.parent
 PHOTOGRAPH = ROOT / "experiments" / "data" / "kodim23.png"
@@ -63,7 +64,7 @@ def encoding_on_ray(log, source, target, options):
 
   place = Path(source).name, ray.get_runtime_context().get_node_id(), os.getpid()
   note(log, "start", *place)
-  record = cli.encode_task(source, target, options)
+  record = batch.encode_task(source, target, options)
   note(log, "skipped" if "skipped" in record else "wrote", *place)
   return record
 

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 MAX_PIXELS = 2**27  # 134 million: larger files are refused before they are decoded
-
 MAX_CHANNELS = 32  # what a .gjx file holds
 
 # How far outside [0, 1] an array may lie. A Lanczos filter overshoots an edge by a tenth and a corner by a fifth,

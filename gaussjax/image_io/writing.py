@@ -25,7 +25,6 @@ LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # the codecs' limits
 
 # How far outside [0, 1] a render may lie: further than a picture (arrays.OVERSHOOT).
 RENDER_OVERSHOOT = 0.5
-
 MAX_BEYOND = 0.02  # of a render's numbers, which lie even further out where its Gaussians are few
 
 
