@@ -17,7 +17,7 @@ from gaussjax.rendering.sharding import varying_like
 from gaussjax.rendering.tiles import Neighbors
 from gaussjax.types import Array, Gaussians
 
-BAND_PIXELS = 2**20  # or more: for each band all Gaussians are looked through
+BAND_PIXELS = 2**24  # or more: for each band all Gaussians are looked through
 MOST_BANDS = 16
 
 # (set, the band's sums, the image's band [rows, W, C], its first row that counts []) -> [], a mean over the band of
