@@ -1,6 +1,7 @@
 """What a command does to JAX before its first array and a library must not: flags, the cache of programs."""
 
 import contextlib
+import gc
 import os
 import platform
 import re
@@ -18,6 +19,10 @@ WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 # program takes up to forty, and half a megabyte for each: memory runs out before the mappings do. An encoding
 # compiles up to a hundred programs.
 MOST_MAPPINGS = 10_000
+
+# Python looks for cycles whenever there are so many new objects more, of which tracing makes millions: with 700, as
+# it is by itself, an eighth of a command's time.
+GARBAGE = (100_000, 50, 50)
 
 PACKAGES = ("gaussjax", "jax", "jaxlib", "optax", "chex", "numpy")
 
@@ -72,6 +77,7 @@ def cache_folder() -> Path | None:
 def prepare_jax() -> None:
   """Wide vectors on CPU, 32-bit numbers, and a private folder for compiled programs, so that a second run starts at
   once. Never raises: what cannot be had is left out, and why JAX cannot be imported is told to whoever uses it."""
+  gc.set_threshold(*GARBAGE)
   flags = os.environ.get("XLA_FLAGS", "").strip()
   if not flags or (flags.startswith("-") and WIDE_VECTORS.partition("=")[0] not in flags):  # else it names a file
     os.environ["XLA_FLAGS"] = f"{WIDE_VECTORS} {flags}"
