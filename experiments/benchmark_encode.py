@@ -178,19 +178,23 @@ def _print(row: dict[str, Any]) -> None:
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
-  """Seconds a megapixel by stage, warm where there is a warm run, a bar for each size and effort."""
+  """Seconds a megapixel by stage, medians of warm runs where there are some: a bar for each size and effort.
+
+  Of the machine that measured last; another's seconds are not to be compared with its own.
+  """
   from matplotlib import pyplot
 
-  last = rowfile.latest(rows, ("size", "effort", "bpp", "cores", "code", "each"))
-  figure, axis = pyplot.subplots(figsize=(8, 0.6 + 0.45 * len(last)), layout="constrained")
+  kept = [row | {"area": row["size"][0] * row["size"][1]} for row in rows if row["machine"] == rows[-1]["machine"]]
+  last = rowfile.latest(kept, ("area", "effort", "bpp", "cores", "code"))
+  figure, axis = pyplot.subplots(figsize=(8, 0.8 + 0.45 * len(last)), layout="constrained")
   for place, row in enumerate(last):
-    megapixels, left = row["size"][0] * row["size"][1] / 1e6, 0.0
-    for index, seconds in enumerate(row["runs"][-1]["stages"]):
-      axis.barh(
-        place, seconds / megapixels, left=left, color=f"C{index}", label=STAGES[index] if place == 0 else None
-      )
-      left += seconds / megapixels
-  names = [f"{r['size'][0] * r['size'][1] / 1e6:.2f} MP, effort {r['effort']} {r['code']}" for r in last]
+    left, runs = 0.0, row["runs"][1:] or row["runs"]
+    for index, stage in enumerate(STAGES):
+      seconds = statistics.median(run["stages"][index] for run in runs) / row["area"] * 1e6
+      axis.barh(place, seconds, left=left, color=f"C{index}", label=stage if place == 0 else None)
+      left += seconds
+  warm = lambda row: "warm" if len(row["runs"]) > 1 else "cold"
+  names = [f"{row['area'] / 1e6:.2f} MP, effort {row['effort']}, {warm(row)} {row['code']}" for row in last]
   axis.set_yticks(range(len(last)), names)
   axis.invert_yaxis()
   axis.set_xlabel("seconds a megapixel")
