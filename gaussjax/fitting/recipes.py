@@ -300,17 +300,24 @@ def _measure(loss: Callable[[Array, Array], Array], state: loop.State, target: A
 @functools.partial(jax.jit, static_argnums=0)
 def _measured(loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, target: Array) -> dict[str, Array]:
   """What a record holds."""
+  by_pixels = loss in losses.PIXELWISE
 
   def visit(on: kernel.Rasterizer, seen: Array, new: Array) -> tuple[Array, ...]:
     drawn, weights, pixels = blends.picture(params, on), blends.coverage(on), target.shape[0] * target.shape[1]
     error = jnp.mean(jnp.square(jnp.clip(drawn, 0, 1) - seen), axis=-1)
     covered = jnp.sum(weights > guards.COVERED, axis=1)
-    return jnp.sum(error.sum(1), where=new) / pixels, jnp.sum(covered, where=new) / pixels, guards.sample(weights)
+    counted = jnp.where(new[:, None, None], drawn, seen)
+    return (
+      loss(counted, seen) * (len(new) / target.shape[0]) if by_pixels else jnp.zeros(()),
+      jnp.sum(error.sum(1), where=new) / pixels,
+      jnp.sum(covered, where=new) / pixels,
+      guards.sample(weights),
+    )
 
-  errors, covered, sampled = bands.each(visit, params, neighbors, target)
+  found, errors, covered, sampled = bands.each(visit, params, neighbors, target)
   error = jnp.sum(errors)
   return {
-    "loss": distortion(loss, params, neighbors, target),
+    "loss": jnp.sum(found) if by_pixels else distortion(loss, params, neighbors, target),
     "psnr": metrics.psnr_of(error),
     "mse": error,
     **guards.diagnostics(params, sampled.ravel(), jnp.sum(covered)),
