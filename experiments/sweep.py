@@ -10,6 +10,7 @@ NAME.png and the page NAME.html, with a row a fit; small pictures for it are in 
 """
 
 import contextlib
+import functools
 import itertools
 import re
 import statistics
@@ -229,7 +230,8 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
 
 
 def page(rows: list[rowfile.Row], groups: dict[tuple, list[rowfile.Row]], plot: Path) -> str:
-  """The report: a row a fit, curves of the first of each group by image."""
+  """The report: a row a fit, and the mean curve of each group."""
+  from gaussjax import report
   from gaussjax.web import reports
 
   folder, lines = thumbnails.folder_of(plot), []
@@ -239,7 +241,8 @@ def page(rows: list[rowfile.Row], groups: dict[tuple, list[rowfile.Row]], plot: 
     given = setting.variant, setting.num_gaussians, setting.seed
     lines.append((row["image"], *given, row["psnr"], row["ssim"], row["seconds"], pair))
   columns = ("image", "variant", "N", "seed", "dB", "SSIM", "seconds", "picture, wiped to its original")
-  means = {f"{key[0]}, N = {key[1]}": mean_curve(members) for key, members in groups.items()}
+  curve = functools.partial(report.mean_curve, first=0.5, least=1, count=40)
+  means = {f"{key[0]}, N = {key[1]}": curve(members) for key, members in groups.items()}
   return reports.report(
     f"Sweep {plot.stem}",
     [
@@ -248,15 +251,6 @@ def page(rows: list[rowfile.Row], groups: dict[tuple, list[rowfile.Row]], plot: 
       ("Rows", rowfile.commits(Counter(map(rowfile.commit_of, rows)))),
     ],
   )
-
-
-def mean_curve(rows: list[rowfile.Row]) -> list[tuple[float, float]]:
-  """(seconds, mean PSNR of the rows), to where half of them have ended."""
-  import numpy as np
-
-  seconds = np.geomspace(0.5, max(1.0, statistics.median(row["curve"][-1][1] for row in rows)), 40)
-  curves = [np.interp(seconds, [p[1] for p in row["curve"]], [p[2] for p in row["curve"]]) for row in rows]
-  return list(zip(seconds.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
 def spread_of_seeds(rows: list[rowfile.Row]) -> str:

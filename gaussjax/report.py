@@ -74,16 +74,25 @@ def write_sweep(path: str | os.PathLike, groups: Mapping[str, Sequence[Mapping[s
     counts = [row["num_gaussians"] for row in rows]
     left.plot(counts, [row["psnr"] for row in rows], ".", color=color, alpha=0.3)
     left.plot(np.mean(counts), np.mean([row["psnr"] for row in rows]), "o", color=color, label=label)
-    ends = [row["curve"][-1][1] for row in rows]
-    seconds = np.geomspace(0.2, np.median(ends), 100)
-    curves = [np.interp(seconds, [p[1] for p in row["curve"]], [p[2] for p in row["curve"]]) for row in rows]
-    right.plot(seconds, np.mean(curves, axis=0), color=color, label=label)
+    right.plot(*zip(*mean_curve(rows, first=0.2, least=0, count=100), strict=True), color=color, label=label)
   left.set(xlabel="Gaussians", ylabel="PSNR (dB): images, and their mean")
   right.set(xlabel="seconds, compilation apart", ylabel="mean PSNR (dB)", xscale="log")
   for axes in (left, right):
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
   _write_figure(path, figure)
+
+
+def mean_curve(
+  rows: Sequence[Mapping[str, Any]], *, first: float, least: float, count: int
+) -> list[tuple[float, float]]:
+  """`count` points (seconds, mean PSNR) of rows as for `write_sweep`.
+
+  From `first` seconds to where half of them have ended, but not before `least`.
+  """
+  seconds = np.geomspace(first, max(least, float(np.median([row["curve"][-1][1] for row in rows]))), count)
+  curves = [np.interp(seconds, [p[1] for p in row["curve"]], [p[2] for p in row["curve"]]) for row in rows]
+  return list(zip(seconds.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
 def write_rates(path: str | os.PathLike, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:

@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from gaussjax.cli.streams import (
-  MOST_PIXELS,
   PICTURE_SUFFIXES,
   check_output,
   named,
@@ -49,8 +48,6 @@ def _size(arguments: argparse.Namespace, canvas: Any, channels: int) -> tuple[tu
     width = max(1, round((right - left) * arguments.zoom))
     height = max(1, round((bottom - top) * arguments.zoom))
   height, width = renderer.output_size(view, height, width)
-  if height * width > MOST_PIXELS:
-    raise ValueError(f"got a size of {width} x {height}, expected at most {MOST_PIXELS} pixels")
   if channels > 4:
     raise ValueError(f"got a file of {channels} channels, expected 1 to 4 for a picture")
   return view, height, width

@@ -10,10 +10,11 @@ from gaussjax.cli.batch import FAILURES, run_batch
 from gaussjax.cli.decode import LEAST_CROP, run_compare, run_decode, run_info
 from gaussjax.cli.doctor import run_doctor
 from gaussjax.cli.encode import run_encode
-from gaussjax.cli.streams import MISTAKE, MOST_PIXELS, fail
+from gaussjax.cli.streams import MISTAKE, fail
 from gaussjax.cli.view import run_export, run_import, run_view
 
 MOST_WORKERS = 10_000
+MOST_PIXELS = 1 << 27
 MOST_PSNR = 99.0  # dB; of pictures of 8 bits that are not the same none comes near it
 
 

@@ -15,7 +15,6 @@ from gaussjax import errors
 
 DAMAGED, MISTAKE, INTERRUPTED = 1, 2, 130
 MOST_INPUT = 1 << 28
-MOST_PIXELS = 1 << 27
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # of pictures that it writes
 
 

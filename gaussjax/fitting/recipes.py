@@ -302,13 +302,14 @@ def _measured(loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, 
   """What a record holds."""
   by_pixels = loss in losses.PIXELWISE
 
-  def visit(on: kernel.Rasterizer, seen: Array, new: Array) -> tuple[Array, ...]:
+  def visit(on: kernel.Rasterizer, seen: Array, first: Array) -> tuple[Array, ...]:
+    new = jnp.arange(len(seen)) >= first
     drawn, weights, pixels = blends.picture(params, on), blends.coverage(on), target.shape[0] * target.shape[1]
     error = jnp.mean(jnp.square(jnp.clip(drawn, 0, 1) - seen), axis=-1)
     covered = jnp.sum(weights > guards.COVERED, axis=1)
-    counted = jnp.where(new[:, None, None], drawn, seen)
+    share = len(seen) / target.shape[0]
     return (
-      loss(counted, seen) * (len(new) / target.shape[0]) if by_pixels else jnp.zeros(()),
+      loss(blends.counted(drawn, seen, first), seen) * share if by_pixels else jnp.zeros(()),
       jnp.sum(error.sum(1), where=new) / pixels,
       jnp.sum(covered, where=new) / pixels,
       guards.sample(weights),

@@ -20,11 +20,10 @@ from gaussjax.types import Array, Gaussians
 BAND_PIXELS = 2**24  # or more: for each band all Gaussians are looked through
 MOST_BANDS = 16
 
-# (set, the band's sums, the image's band [rows, W, C], its first row that counts []) -> [], a mean over the band of
-# what each pixel gives by itself
-Mean = Callable[[Gaussians, kernel.Rasterizer, Array, Array], Array]
-# (the band's sums, the image's band [rows, W, C], which of its rows [rows] are in no band before) -> arrays
+# (the band's sums, the image's band [rows, W, C], its first row that is in no band before []) -> arrays
 Visit = Callable[[kernel.Rasterizer, Array, Array], Any]
+# (set, and what a Visit is given) -> [], a mean over the band of what each pixel gives by itself
+Mean = Callable[[Gaussians, kernel.Rasterizer, Array, Array], Array]
 
 
 def split(neighbors: Neighbors) -> tuple[int, int]:
@@ -40,13 +39,9 @@ def split(neighbors: Neighbors) -> tuple[int, int]:
 def each(visit: Visit, gaussians: Gaussians, neighbors: Neighbors, image: Array) -> Any:
   """What `visit` finds in each band, along a first axis of the number of bands. `image` is `[H, W, C]`."""
   if split(neighbors)[0] == 1:
-    alone = visit(renderer.rasterizer(gaussians, neighbors), image, jnp.ones(neighbors.height, bool))
+    alone = visit(renderer.rasterizer(gaussians, neighbors), image, jnp.int32(0))
     return jax.tree.map(lambda leaf: leaf[None], alone)
-
-  def one(band: Array) -> Any:
-    on, seen, first = _band(gaussians, neighbors, image, band)
-    return visit(on, seen, jnp.arange(len(seen)) >= first)
-
+  one = lambda band: visit(*_band(gaussians, neighbors, image, band))
   return jax.lax.map(one, jnp.arange(split(neighbors)[0], dtype=jnp.int32))
 
 
@@ -55,8 +50,7 @@ def of_pixels(loss: Callable[[Array, Array], Array]) -> Mean:
   """The mean `loss(prediction, target)`, which is 0 where both are alike."""
 
   def of_band(gaussians: Gaussians, on: kernel.Rasterizer, seen: Array, first: Array) -> Array:
-    counts = jnp.arange(len(seen)) >= first
-    return loss(jnp.where(counts[:, None, None], blends.picture(gaussians, on), seen), seen)
+    return loss(blends.counted(blends.picture(gaussians, on), seen, first), seen)
 
   return of_band
 
@@ -74,7 +68,7 @@ def mean(of_band: Mean, gaussians: Gaussians, neighbors: Neighbors, image: Array
 def _band(
   gaussians: Gaussians, neighbors: Neighbors, image: Array, band: Array
 ) -> tuple[kernel.Rasterizer, Array, Array]:
-  """(the band's sums, the image's band, its first row that is in no band before)."""
+  """What a `visit` is given."""
   canvas, (_, rows) = geometry.canvas_of(gaussians), split(neighbors)
   top = jnp.minimum(band * rows, neighbors.height - rows)  # the last band begins within the one before it
   seen = jax.lax.dynamic_slice_in_dim(image, top, rows)

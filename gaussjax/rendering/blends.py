@@ -90,8 +90,12 @@ def mean_square(gaussians: Gaussians, on: Rasterizer, target: Array, first: Arra
   canvas = canvas_of(gaussians)
   if canvas.blend is weighted_average and on.squares is not None:
     return on.squares(_averaged(on, gaussians.colors), canvas.background, target, jnp.int32(first)) / target.size
-  counts = jnp.arange(len(target)) >= first
-  return jnp.mean(jnp.where(counts[:, None, None], jnp.square(picture(gaussians, on) - target), 0))
+  return jnp.mean(jnp.square(counted(picture(gaussians, on), target, first) - target))
+
+
+def counted(drawn: Array, target: Array, first: Array | int) -> Array:
+  """`drawn` `[H, W, C]`, but the `target` before row `first`: what is 0 where both are alike counts from there."""
+  return jnp.where((jnp.arange(len(target)) >= first)[:, None, None], drawn, target)
 
 
 def coverage(rasterizer: Rasterizer) -> Array:
