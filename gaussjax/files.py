@@ -104,6 +104,23 @@ def npz_bytes(header: dict[str, Any], arrays: Mapping[str, ArrayLike]) -> bytes:
   return buffer.getvalue()
 
 
+def opened_zip(data: bytes) -> zipfile.ZipFile:
+  """A stranger's archive, of which nothing is unpacked yet.
+
+  Raises FormatError for more than MOST_MEMBERS members, and whatever zipfile does for what is no archive.
+  """
+  if data.count(CENTRAL_ENTRY) > MOST_MEMBERS:  # zipfile makes an object of each
+    raise FormatError(f"got an archive of more than {MOST_MEMBERS} members")
+  return zipfile.ZipFile(io.BytesIO(data))
+
+
+def check_unpacked(archive: zipfile.ZipFile, most: int = MOST_BYTES) -> None:
+  """Raises FormatError for an archive that holds more than `most` bytes when it is unpacked."""
+  size = sum(member.file_size for member in archive.infolist())
+  if size > most:
+    raise FormatError(f"got an archive of {size} bytes when unpacked, expected at most {most}")
+
+
 def read_npz(data: bytes, *, most: int = MOST_BYTES) -> tuple[dict[str, Any], dict[str, NDArray]]:
   """(header, arrays by name) of what `npz_bytes` wrote, or of what a stranger made up.
 
@@ -111,11 +128,10 @@ def read_npz(data: bytes, *, most: int = MOST_BYTES) -> tuple[dict[str, Any], di
   FormatError for all else: arrays that would need pickle, two of one name, shapes that do not fit their bytes.
   """
   try:
-    if data.count(CENTRAL_ENTRY) > MOST_MEMBERS:  # zipfile makes an object of each
-      raise FormatError(f"got an archive of more than {MOST_MEMBERS} members")
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with opened_zip(data) as archive:
       members = archive.infolist()
-      _check_members(members, most)
+      _check_members(members)
+      check_unpacked(archive, most)
       arrays = {member.filename[: -len(".npy")]: _array(archive.read(member)) for member in members}
     text = arrays.pop("header", None)
     if text is None or text.shape or text.dtype.kind != "U":
@@ -133,7 +149,7 @@ def read_npz(data: bytes, *, most: int = MOST_BYTES) -> tuple[dict[str, Any], di
   return header, arrays
 
 
-def _check_members(members: list[zipfile.ZipInfo], most: int) -> None:
+def _check_members(members: list[zipfile.ZipInfo]) -> None:
   names = [member.filename for member in members]
   if len(set(names)) < len(names):
     raise FormatError("got an archive with two members of one name")
@@ -143,9 +159,6 @@ def _check_members(members: list[zipfile.ZipInfo], most: int) -> None:
       raise FormatError(f"got the member {member.filename[:80]!r}, expected arrays NAME.npy")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
       raise FormatError(f"got {member.filename} packed by method {member.compress_type}, expected 0 or 8")
-  size = sum(member.file_size for member in members)
-  if size > most:
-    raise FormatError(f"got an archive of {size} bytes when unpacked, expected at most {most}")
 
 
 def _array(content: bytes) -> NDArray:

@@ -182,6 +182,12 @@ def test_files_of_strangers_are_read_or_refused_and_never_run(monkeypatch):
   with zipfile.ZipFile(out, "w") as archive:  # asks for a place in the memo that would take 32 GB
     archive.writestr("a/data.pkl", b"\x80\x02Nr\xff\xff\xff\x7f.")
   assert archives.read(out.getvalue()) == {}
+  many = io.BytesIO()
+  with zipfile.ZipFile(many, "w") as archive:  # each would be an object before its size is looked at
+    for number in range(1025):
+      archive.writestr(f"a/data/{number}", b"")
+  with pytest.raises(gaussjax.FormatError, match="more than 1024 members"):
+    archives.read(many.getvalue())
   rng, outcomes = random.Random(0), set()
   for whole in (npz(tensors), safetensors(tensors), pytorch(tensors, monkeypatch=monkeypatch)):
     for _ in range(150):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gaussjax import files
 from gaussjax.errors import FormatError
 
-MOST_BYTES = 1 << 30  # of arrays, all told
+MOST_DEPTH = 11  # of dictionaries within dictionaries
 MOST_HEADER = 1 << 24  # of a .safetensors file
 NUMBERS = {
   "F64": "<f8",
@@ -44,22 +44,22 @@ def read(data: bytes) -> Arrays:
   if not data.startswith(b"PK"):
     return _safetensors(data)
   try:
-    names = zipfile.ZipFile(io.BytesIO(data)).namelist()
+    archive = files.opened_zip(data)
+  except FormatError:
+    raise
   except Exception as error:
     raise FormatError(f"not a whole archive ({str(error)[:200]})") from error
-  return _torch(data) if any(name.endswith("/data.pkl") for name in names) else _npz(data)
+  with archive:
+    files.check_unpacked(archive)
+    is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
+    return _torch(archive) if is_torch else _npz(data)
 
 
 def _npz(data: bytes) -> Arrays:
   """Plain arrays of numbers, as numpy.savez writes them: without a header of ours."""
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-      total = sum(member.file_size for member in archive.zip.infolist())
-      if total > MOST_BYTES:
-        raise FormatError(f"got an archive of {total} bytes when unpacked, expected at most {MOST_BYTES}")
       return {name: archive[name] for name in archive.files}
-  except FormatError:
-    raise
   except Exception as error:  # numpy and zipfile raise many
     raise FormatError(f"not an archive of arrays ({str(error)[:200]})") from error
 
@@ -151,17 +151,13 @@ class _Unpickler(pickle._Unpickler):
     return _Storage(str(pid[1]), str(pid[2]))
 
 
-def _torch(data: bytes) -> Arrays:
+def _torch(archive: zipfile.ZipFile) -> Arrays:
   """The tensors of a file of torch.save, by their names in it, those of dictionaries within joined by dots."""
   try:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-      total = sum(member.file_size for member in archive.infolist())
-      if total > MOST_BYTES:
-        raise FormatError(f"got an archive of {total} bytes when unpacked, expected at most {MOST_BYTES}")
-      place = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-      tree = _Unpickler(archive.open(place)).load()
-      found: Arrays = {}
-      _gather(tree, "", lambda key: archive.read(f"{place[: -len('data.pkl')]}data/{key}"), found, 0)
+    place = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+    tree = _Unpickler(archive.open(place)).load()
+    found: Arrays = {}
+    _gather(tree, "", lambda key: archive.read(f"{place[: -len('data.pkl')]}data/{key}"), found, 0)
   except FormatError:
     raise
   except Exception as error:  # pickle raises nearly everything
@@ -174,7 +170,7 @@ def _torch(data: bytes) -> Arrays:
 def _gather(tree: Any, name: str, read_bytes: Any, found: Arrays, depth: int) -> None:
   if isinstance(tree, _Tensor):
     found[name] = _array(tree, read_bytes(tree.storage.key))
-  elif isinstance(tree, dict) and depth < files.MOST_MEMBERS.bit_length():
+  elif isinstance(tree, dict) and depth < MOST_DEPTH:
     for key, value in tree.items():
       _gather(value, f"{name}.{key}" if name else str(key), read_bytes, found, depth + 1)
 
