@@ -54,7 +54,7 @@ def _size(arguments: argparse.Namespace, canvas: Any, channels: int) -> tuple[tu
 
 
 def run_info(arguments: argparse.Namespace) -> None:
-  from gaussjax.gjx import container, contexts, grids
+  from gaussjax.gjx import container, grids
   from gaussjax.rendering import blends
 
   data = read_input(arguments.input)
@@ -63,7 +63,7 @@ def run_info(arguments: argparse.Namespace) -> None:
   header = contents.header
   count = sum(len(layer.minor) for layer in contents.layers)
   steps = {f"step {name}": grids.step(code) for name, code in header.steps._asdict().items()}
-  bits = contexts.field_bits(contents.layers, header.channels, header.steps)
+  bits = container.field_bits(contents)
   figures = {
     "size": f"{header.width} x {header.height}",
     "channels": header.channels,

@@ -1,4 +1,4 @@
-"""The file `.gjx`: chunks with CRCs, the header, the layers. Bytes in, integers out; docs/format.md specifies it.
+"""The file `.gjx`: header, chunks with CRCs, layers. Bytes in, integers out; docs/format.md specifies it.
 
 Nothing is believed before its CRC and its limits are checked, and a file holds at least a byte for each Gaussian,
 so what a reader does is bounded by the file's size and by `Limits`.
@@ -6,25 +6,27 @@ so what a reader does is bounded by the file's size and by `Limits`.
 
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from gaussjax import geometry
 from gaussjax.errors import DamagedError, FormatError
-from gaussjax.gjx import contexts, grids, range_coder
+from gaussjax.gjx import contexts, grids, range_coder, version_2
 from gaussjax.gjx.grids import Codes, Steps
-from gaussjax.rendering import blends
 
 SIGNATURE = b"\x8bGJX"
-VERSION = 2  # files of version 1, before any release, had other angles
+VERSION = 3  # of what is written; version 2 is read (version_2.py)
 ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
-HEADER, LAYER = ord("H"), ord("L")
+LAYER = ord("L")
 METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
 
 FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
 CUTOFFS, FLOORS = ([round(FIXED * bound) for bound in bounds] for bounds in (geometry.CUTOFFS, geometry.FLOORS))
-HEADER_FORMAT = ">BBIIBBBHH4B"
+# Bits of the header's second byte: 0 and 1 the layers less one, 5 and 6 which of CHANNELS.
+BLEND, WEIGHTED, OWN_CANVAS, RESERVED = 1 << 2, 1 << 3, 1 << 4, 1 << 7
+CHANNELS = (1, 3, 4)  # those that need no byte of their own
+CANVAS = (round(FIXED * 3.5), round(FIXED * 0.3))  # cut-off and floor that need no bytes
 MAX_LAYERS = 4
 
 
@@ -49,16 +51,19 @@ class Header(NamedTuple):
   blend: int  # the code of one of rendering.blends
   cutoff: int  # standard deviations, in 1 / FIXED
   floor: int  # pixels, in 1 / FIXED
-  background: tuple[int, ...]  # one a channel, in 1 / FIXED
-  steps: Steps
+  background: tuple[int, ...]  # one a channel, in 1 / background_unit
+  steps: Any  # grids.Steps, or those of version_2
   layers: int
+  weighted: bool = False  # whether there are log-weights
+  background_unit: int = FIXED  # or 255, with the CANVAS alone
+  version: int = VERSION
 
 
 class Contents(NamedTuple):
   """A file in integers."""
 
   header: Header
-  layers: list[Codes]
+  layers: list[Any]  # grids.Codes, or those of version_2
   metadata: dict[str, bytes]  # of the kinds of METADATA
   sizes: list[tuple[str, int]]  # each chunk's name and its bytes, frame included
 
@@ -66,15 +71,26 @@ class Contents(NamedTuple):
 def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None = None) -> bytes:
   """The whole file; each layer is sorted. Raises ValueError for metadata that `check_metadata` refuses."""
   check_metadata(metadata or {})
-  fixed = (header.blend, header.cutoff, header.floor)
-  size = (header.height, header.width, header.channels)
-  head = struct.pack(HEADER_FORMAT, VERSION, VERSION, *size, header.layers, *fixed, *header.steps)
-  head += struct.pack(f">{header.channels}h", *header.background)
-  parts = [SIGNATURE, chunk(HEADER, head)]
   layers = [contexts.ordered(layer) for layer in layers]
-  parts += [chunk(LAYER, data) for data in _layer_bytes(header, layers)]
+  head, *rest = _layer_bytes(header, layers)
+  parts = [SIGNATURE, chunk(LAYER, head, header_bytes(header))]
+  parts += [chunk(LAYER, data) for data in rest]
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
+
+
+def header_bytes(header: Header) -> bytes:
+  """The header, without the signature."""
+  known = header.channels in CHANNELS
+  own = header.background_unit == FIXED
+  flags = header.layers - 1 | header.blend * BLEND | header.weighted * WEIGHTED | own * OWN_CANVAS
+  flags |= (CHANNELS.index(header.channels) if known else len(CHANNELS)) << 5
+  out = bytes([VERSION, flags, *([] if known else [header.channels])])
+  out += varint(header.height - 1) + varint(header.width - 1)
+  out += bytes(header.steps if header.weighted else header.steps[:-1])
+  if own:
+    return out + struct.pack(f">HH{header.channels}h", header.cutoff, header.floor, *header.background)
+  return out + bytes(header.background)
 
 
 def check_metadata(metadata: dict[str, bytes]) -> None:
@@ -90,23 +106,42 @@ def check_metadata(metadata: dict[str, bytes]) -> None:
     raise ValueError(f"got {total:,} bytes of metadata, expected at most {most:,}")
 
 
+def numbers(header: Header, count: int) -> contexts.Numbers:
+  """The fields of a file whose first layer has `count` Gaussians, before the first of them."""
+  background = [(value << 16) // header.background_unit for value in header.background]
+  return contexts.first_numbers(count, header.height * header.width, background, weighted=header.weighted)
+
+
 def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
-  """The layers' chunks. Models go on from layer to layer, the coder begins anew."""
-  grid, models, written = grids.grid(header.steps), range_coder.Models(contexts.NUM_MODELS), []
-  predictors = contexts.fitted_predictors(layers, grid)
+  """The layers' data. Models go on from layer to layer, the coder begins anew."""
+  grid, models, written = grids.grid(header.steps), contexts.models(header.channels), []
+  known = numbers(header, len(layers[0].minor))
   for index, layer in enumerate(layers):
     count = len(layer.minor)
     coder = range_coder.Encoder(models)
-    if index == 0:
-      predictors = contexts.code_predictors(coder, header.channels, predictors)  # as the reader has them
-    contexts.code_layer(coder, count, header.channels, grid, predictors, layers[:index], layer)
+    contexts.code_layer(coder, count, header.channels, grid, known, layers[:index], layer)
     written.append(varint(count) + coder.finish().ljust(count, b"\0"))
   return written
 
 
-def chunk(kind: int, data: bytes) -> bytes:
-  """A chunk: kind, length, data, and the CRC-32 of all three."""
-  framed = bytes([kind]) + varint(len(data)) + data
+def field_bits(contents: Contents) -> dict[str, float]:
+  """Bits that each field of the Gaussians takes, all layers together; of version 2 nothing is told."""
+  header, layers = contents.header, contents.layers
+  if header.version < VERSION:
+    return {}
+  grid, models, totals = grids.grid(header.steps), contexts.models(header.channels), dict[str, float]()
+  known = numbers(header, len(layers[0].minor))
+  for index, layer in enumerate(layers):
+    meter = range_coder.Meter(models)
+    contexts.code_layer(meter, len(layer.minor), header.channels, grid, known, layers[:index], layer)
+    for field, bits in meter.bits.items():
+      totals[field] = totals.get(field, 0.0) + bits
+  return totals
+
+
+def chunk(kind: int, data: bytes, before: bytes = b"") -> bytes:
+  """A chunk: kind, length, data, and the CRC-32 of all three and of what is `before` them."""
+  framed = before + bytes([kind]) + varint(len(data)) + data
   return framed + struct.pack(">I", zlib.crc32(framed))
 
 
@@ -125,14 +160,18 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
     raise FormatError(f"got {len(data)} bytes, expected at most {limits.file_bytes}")
   if not data.startswith(SIGNATURE):
     raise FormatError("not a .gjx file: its signature is missing")
-  found, whole = chunks(data)
-  if not found or found[0][0] != HEADER:
-    raise FormatError("damaged: no header")
-  header = _header(found[0][1], limits)
+  new = data[len(SIGNATURE) : len(SIGNATURE) + 1] == bytes([VERSION])
+  header, begin = _header(data, limits) if new else (None, len(SIGNATURE))
+  found, whole = chunks(data, begin)
+  if header is None:
+    if not found or found[0][0] != version_2.HEADER:
+      raise FormatError("damaged: no header")
+    header = Header(**version_2.header(found[0][1], limits.pixels), version=2)
+    begin, found = begin + found[0][2], found[1:]
   metadata, bodies = {}, []
   names = {kind: name for name, kind in METADATA.items()}
-  sizes = [("header", found[0][2])]
-  for kind, body, size in found[1:]:
+  sizes = [("header", begin - len(SIGNATURE))]
+  for kind, body, size in found:
     if kind == LAYER:
       bodies.append(body)
       sizes.append((f"layer {len(bodies)}", size))
@@ -152,21 +191,24 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
   return Contents(header, _layers(header, bodies, limits), metadata, sizes)
 
 
-def chunks(data: bytes) -> tuple[list[tuple[int, bytes, int]], bool]:
-  """(kind, data, size) of each whole chunk, and whether the file ends with one. Checks CRCs: FormatError."""
-  found, position = list[tuple[int, bytes, int]](), len(SIGNATURE)
+def chunks(data: bytes, begin: int) -> tuple[list[tuple[int, bytes, int]], bool]:
+  """(kind, data, size) of each whole chunk from `begin`, and whether the file ends with one.
+
+  Checks CRCs, of which the first is of the header too. Raises FormatError.
+  """
+  found, position, since = list[tuple[int, bytes, int]](), begin, len(SIGNATURE)
   while position < len(data):
     try:
-      length, begin = read_varint(data, position + 1)
+      length, first = read_varint(data, position + 1)
     except IndexError:
       return found, False
-    end = begin + length
+    end = first + length
     if end + 4 > len(data):
       return found, False
-    if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[position:end]):
+    if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[since:end]):
       raise FormatError(f"damaged: the check sum of the chunk at byte {position} is wrong")
-    found.append((data[position], data[begin:end], end + 4 - position))
-    position = end + 4
+    found.append((data[position], data[first:end], end + 4 - position))
+    position = since = end + 4
   return found, True
 
 
@@ -184,32 +226,51 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
   raise FormatError("damaged: a length has too many bits")
 
 
-def _header(body: bytes, limits: Limits) -> Header:
-  fixed = struct.calcsize(HEADER_FORMAT)
-  if len(body) < fixed:
-    raise FormatError("damaged: the header is too short")
-  version, least, height, width, channels, layers, blend, cutoff, floor, *steps = struct.unpack_from(
-    HEADER_FORMAT, body
-  )
-  if least > VERSION:
-    raise FormatError(f"got a file for readers of version {least} and later, expected {VERSION}")
-  if version < VERSION:
-    raise FormatError(f"got a file of version {version}, which is no longer read; encode it anew")
-  in_range = (("layers", layers, 1, MAX_LAYERS), ("blend", blend, 0, len(blends.BY_CODE) - 1))
-  for name, value, low, high in in_range:
-    if not low <= value <= high:
-      raise FormatError(f"got a header with {name} {value}, expected {low} to {high}")
+def _header(data: bytes, limits: Limits) -> tuple[Header, int]:
+  """(the header of a file of this version, where it ends). Raises FormatError."""
   try:
-    geometry.check_canvas(height, width, channels, cutoff / FIXED, floor / FIXED, most_pixels=limits.pixels)
+    return _parsed(data, len(SIGNATURE) + 1, limits)
+  except (IndexError, struct.error):
+    raise FormatError("cut off before the header's end") from None
+
+
+def _parsed(data: bytes, at: int, limits: Limits) -> tuple[Header, int]:
+  flags, at = data[at], at + 1
+  if flags & RESERVED:
+    raise FormatError("got a header that this version does not know")
+  which = flags >> 5 & 3
+  if which < len(CHANNELS):
+    channels = CHANNELS[which]
+  else:
+    channels, at = data[at], at + 1
+  height, at = read_varint(data, at)
+  width, at = read_varint(data, at)
+  weighted = bool(flags & WEIGHTED)
+  end = at + len(Steps._fields) - (not weighted)
+  steps = Steps(*data[at:end], *([] if weighted else [grids.STEP_ZERO]))
+  if flags & OWN_CANVAS:
+    cutoff, floor, *background = struct.unpack_from(f">HH{channels}h", data, end)
+    end += 4 + 2 * channels
+  else:
+    (cutoff, floor), background = CANVAS, [*struct.unpack_from(f"{channels}B", data, end)]
+    end += channels
+  check_canvas(height + 1, width + 1, channels, cutoff, floor, limits.pixels)
+  unit = FIXED if flags & OWN_CANVAS else 255
+  blend = int(bool(flags & BLEND))
+  return Header(
+    height + 1, width + 1, channels, blend, cutoff, floor, tuple(background), steps, (flags & 3) + 1, weighted, unit
+  ), end
+
+
+def check_canvas(height: int, width: int, channels: int, cutoff: int, floor: int, pixels: int) -> None:
+  """Raises FormatError for a canvas that no file has."""
+  try:
+    geometry.check_canvas(height, width, channels, cutoff / FIXED, floor / FIXED, most_pixels=pixels)
   except ValueError as error:
     raise FormatError(f"a header that no file has: {error}") from None
-  if len(body) != fixed + 2 * channels:
-    raise FormatError(f"damaged: a header of {len(body)} bytes, expected {fixed + 2 * channels}")
-  background = struct.unpack_from(f">{channels}h", body, fixed)
-  return Header(height, width, channels, blend, cutoff, floor, background, Steps(*steps), layers)
 
 
-def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Codes]:
+def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Any]:
   counts, streams = [], []
   for body in bodies:
     try:
@@ -224,14 +285,14 @@ def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Codes]:
     streams.append(body[begin:])
   if sum(counts) > limits.gaussians:
     raise FormatError(f"got {sum(counts)} Gaussians, expected at most {limits.gaussians}")
-  grid, models, layers = grids.grid(header.steps), range_coder.Models(contexts.NUM_MODELS), list[Codes]()
-  predictors: list[contexts.Predictor] = []
+  if header.version < VERSION:
+    return version_2.layers(header.steps, header.channels, counts, streams)
+  grid, models, layers = grids.grid(header.steps), contexts.models(header.channels), list[Codes]()
+  known = numbers(header, counts[0])
   for count, stream in zip(counts, streams, strict=True):
     coder = range_coder.Decoder(models, stream)
     try:
-      if not layers:
-        predictors = contexts.code_predictors(coder, header.channels, None)
-      layers.append(contexts.code_layer(coder, count, header.channels, grid, predictors, layers, None))
+      layers.append(contexts.code_layer(coder, count, header.channels, grid, known, layers, None))
     except DamagedError as error:
       raise FormatError(f"damaged: {error}") from None
   return layers

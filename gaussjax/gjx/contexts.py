@@ -1,17 +1,20 @@
 """Codes to bytes and back: what is coded after what, and under which context. The format is docs/format.md.
 
 One function writes and reads: with an Encoder of range_coder it codes the numbers it is given, with a Decoder
-those it finds, and either way it returns them.
+those it finds, and either way it returns them. A number is coded as its distance from what its neighbours let
+expect, in units of its own step, under models that are chosen by how large that distance is expected to be.
 """
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gaussjax.errors import DamagedError
-from gaussjax.gjx import grids, range_coder
-from gaussjax.gjx.grids import Codes, Grid, Steps
+from gaussjax.gjx import grids, initial, range_coder
+from gaussjax.gjx.grids import Codes, Grid
 
 MAX_CELL = 1 << 15  # of either coordinate
 NEIGHBORS = 4  # already coded Gaussians that a prediction is made from
@@ -21,41 +24,51 @@ FAR = 1 << 40  # the squared distance of a candidate that is not there
 WEIGHT_ONE = 1 << 16
 
 MAX_CLASS = 32  # bits of a gap
-MAX_LOG_CODE = 1 << 13  # of log-scales: beyond is damage
 MAX_COLOR_CODE = 1 << 20
-SPREADS = 3  # contexts from how much the neighbours differ
+MAX_NUMBER = 1 << 26  # of a number in 1 / grids.ONE: beyond is damage
 OCTANTS = 8  # parts of half a turn with models of their own
 MAX_CHANNELS = 32
+FIELDS = 3  # before the colours: weights, minor, ratio
 
-
-class Predictor(NamedTuple):
-  """How a field is predicted: center + (share (neighbours' mean - center) + slope minor) / 32, all integers."""
-
-  center: int = 0
-  share: int = 0
-  slope: int = 0
-
-
-SHIFT = 5  # predictors count in 1 / 2^SHIFT
-CENTER_BITS, SHARE_BITS = 26, 8
+# How large a distance is expected to be, in sixteenths of a step: half octaves, up to KNOWN of them under models of
+# their own; of larger distances only the part above the lowest bits has a model.
+KNOWN = 12
+SIXTEENTHS = 4
+FINE = 6  # octaves of KNOWN
+SHARE_BITS = 6  # of the share that a prediction takes from neighbours
+SHARE_PRIOR = 1 << 12  # counts of one half, and how fast they are forgotten
+FORGETTING = 7
 
 
 class _Layout:
-  """Where each field's models begin."""
+  """Where each field's models begin, and those of a field."""
 
   def __init__(self) -> None:
     self.gap = 0
     self.mantissa = self.gap + 16 * range_coder.UNARY
-    self.minor = self.mantissa + MAX_CLASS + 1
-    self.ratio = self.minor + SPREADS * range_coder.SIGNED_MODELS
-    self.turn = self.ratio + SPREADS * range_coder.SIGNED_MODELS
-    self.color = self.turn + 3 * OCTANTS
-    self.per_channel = 4 * SPREADS * range_coder.SIGNED_MODELS
-    self.total = self.color + MAX_CHANNELS * self.per_channel
+    self.turn = self.mantissa + MAX_CLASS + 1
+    self.number = self.turn + OCTANTS
+    # Within a number's models:
+    self.zero = 0
+    self.sign = self.zero + 2 * KNOWN
+    self.side = self.sign + 4 * 7
+    self.least = self.side + 2
+    self.small = self.least + 1
+    self.sides = self.small + KNOWN * range_coder.UNARY
+    self.per_number = self.sides + 2 * KNOWN * range_coder.UNARY
 
 
 LAYOUT = _Layout()
-NUM_MODELS = LAYOUT.total
+
+
+@functools.lru_cache(maxsize=MAX_CHANNELS)
+def _first(channels: int) -> range_coder.Models:
+  return range_coder.Models(initial.probabilities(FIELDS + channels), initial.SEEN)
+
+
+def models(channels: int) -> range_coder.Models:
+  """The models of a file of so many channels, as its first Gaussian finds them."""
+  return _first(channels).copy()
 
 
 def interleave(cells: Any) -> Any:
@@ -89,52 +102,123 @@ def ordered(codes: Codes) -> Codes:
   return Codes(*[field[order] for field in codes])
 
 
-def code_predictors(coder, channels: int, predictors: list[Predictor] | None) -> list[Predictor]:
-  """Codes the predictors of minor, ratio and each channel; None if they are read."""
-  coded = []
-  for predictor in predictors or [Predictor()] * (2 + channels):
-    numbers = []
-    for value, bits in zip(predictor, (CENTER_BITS, SHARE_BITS, SHARE_BITS), strict=True):
-      half = 1 << (bits - 1)
-      numbers.append(coder.even(bits, min(max(value, -half), half - 1) + half) - half)
-    coded.append(Predictor(*numbers))
-  return coded
+class Number:
+  """What is known of a field so far: the middle of its values, how far they were from what was expected, and how
+  much of the neighbours' distance from the middle they share. All in 1 / grids.ONE, of integers."""
+
+  __slots__ = ("apart", "base", "count", "least", "middle", "sides", "shared", "square")
+
+  def __init__(self, index: int, middle: int, apart: int, least: int | None = None) -> None:
+    self.base = LAYOUT.number + index * LAYOUT.per_number
+    self.middle = middle << 4
+    self.apart, self.sides = apart, [apart, apart]
+    self.shared, self.square = SHARE_PRIOR >> 1, SHARE_PRIOR
+    self.count = 0
+    self.least = least  # the value that many have and none is below, if there is one
+
+  def code(self, coder, near: tuple[int, int] | None, unit: int, stretch: int, value: int) -> tuple[int, int]:
+    """(the code, its distance from what was expected) of a number on a grid of `unit`.
+
+    `near` is (the neighbours' mean, their spread about it). `stretch`, in quarters, is how much larger than usual
+    the distance may be.
+    """
+    middle = self.middle >> 4
+    mean, spread = (middle, self.apart) if near is None else near
+    share = min(max((self.shared << SHARE_BITS) // self.square, 0), (1 << SHARE_BITS) - 2)
+    expected = middle + (share * (mean - middle) >> SHARE_BITS)
+    place, rest = divmod(expected + (unit >> 1), unit)
+    quarter = 4 * rest // unit
+    size = stretch * (spread + self.apart) << 1
+    apart = self._distance(coder, place, quarter, size // unit, unit, spread, value - place)
+    value = place + apart
+    number = value * unit
+    if abs(number) > MAX_NUMBER:
+      raise DamagedError("a number is out of range")
+    self._learn(number, expected, mean if near is not None else None, unit, apart < 0)
+    return value, apart
+
+  def _distance(self, coder, place: int, quarter: int, size: int, unit: int, spread: int, apart: int) -> int:
+    bucket, low = _bucket(size)
+    base = self.base
+    if not low:
+      if not coder.bit(base + LAYOUT.zero + 2 * bucket + (quarter in (0, 3)), int(apart != 0)):
+        return 0
+      sign = coder.bit(base + LAYOUT.sign + 4 * min(bucket, 6) + quarter, int(apart < 0))
+      beyond = coder.magnitude(base + LAYOUT.small + bucket * range_coder.UNARY, abs(apart) - 1) + 1
+      return -beyond if sign else beyond
+    sign = coder.bit(base + LAYOUT.side + (bucket & 1), int(apart < 0))
+    if sign and self.least is not None:
+      floor = max((self.least + (unit >> 1)) // unit, 1)
+      if coder.bit(base + LAYOUT.least, int(place + apart <= floor)):
+        return floor - place
+    side = self.sides[sign]
+    size = 4 * (spread * side // max(self.apart, 1) + side) << 1
+    bucket, low = _bucket(size // unit)
+    beyond = abs(apart) - sign
+    model = base + LAYOUT.sides + (sign * KNOWN + bucket) * range_coder.UNARY
+    above = coder.magnitude(model, beyond >> low)
+    beyond = above << low | coder.raw(low, beyond & (1 << low) - 1)
+    return -beyond - 1 if sign else beyond
+
+  def _learn(self, number: int, expected: int, mean: int | None, unit: int, below: bool) -> None:
+    middle = self.middle >> 4
+    rate = range_coder.RATES[min(self.count, range_coder.SLOWEST)]
+    self.count += 1
+    self.middle += ((number << 4) - self.middle) * rate >> 16
+    apart = abs(number - expected)
+    self.apart += (apart - self.apart) * rate >> 16
+    self.sides[below] += (apart - self.sides[below]) * rate >> 16
+    if mean is not None:
+      x = min(max(16 * (mean - middle) // unit, -2047), 2047)
+      y = min(max(16 * (number - middle) // unit, -2047), 2047)
+      self.shared += x * y - (self.shared - (SHARE_PRIOR >> 1) >> FORGETTING)
+      self.square += x * x - (self.square - SHARE_PRIOR >> FORGETTING)
 
 
-def fitted_predictors(layers: list[Codes], grid: Grid) -> list[Predictor]:
-  """The predictors that leave the least squared differences in these layers (ordered)."""
-  found = [neighbors(layer.cells, [one.cells for one in layers[:index]]) for index, layer in enumerate(layers)]
-  near, weights = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-  weights = weights / np.maximum(weights.sum(1, keepdims=True), 1)
-  minor, ratio, colors = (np.concatenate([getattr(layer, name) for layer in layers]) for name in FIELDS)
-  units = grids.color_unit(grids.level(minor, ratio, grid))
-  one = np.ones(len(minor))
-  predictors = [_fitted(minor, one, None, near, weights), _fitted(ratio, one, minor, near, weights)]
-  return predictors + [_fitted(channel * units, units, None, near, weights) for channel in colors.T]
+class Numbers(NamedTuple):
+  """The fields of a file."""
+
+  weight: Number | None  # None where all are 0
+  minor: Number
+  ratio: Number
+  colors: list[Number]  # [C]
 
 
-FIELDS = ("minor", "ratio", "colors")
+def first_numbers(count: int, pixels: int, background: list[int], *, weighted: bool) -> Numbers:
+  """The fields of a file before its first Gaussian.
+
+  `count` Gaussians share the picture's `pixels`; its `background` is in 1 / grids.ONE.
+  """
+  root = math.isqrt(math.isqrt((pixels << 64) // count)) * ROOT_OF_SPACING >> 8
+  gray = sum(background) * math.isqrt((1 << 32) // len(background)) >> 16
+  apart = [COLORS_APART[min(channel, len(COLORS_APART) - 1)] for channel in range(len(background))]
+  return Numbers(
+    Number(0, *WEIGHTS) if weighted else None,
+    Number(1, root, max(root * ROOTS_APART >> 8, 1), LEAST_ROOT),
+    Number(2, *RATIOS),
+    [Number(FIELDS + channel, 0 if channel else gray, away) for channel, away in enumerate(apart)],
+  )
 
 
-def _fitted(values: NDArray, units: NDArray, minor: NDArray | None, near: NDArray, weights: NDArray) -> Predictor:
-  """Least squares in units of each Gaussian's own step."""
-  around = (weights * values[near]).sum(1)
-  columns = [np.ones(len(values)), around, *([] if minor is None else [minor])]
-  design = np.stack(columns, 1) / units[:, None]
-  offset, share, *slope = np.linalg.lstsq(design, values / units, rcond=None)[0]
-  share = min(max(share, -1.0), 0.95)
-  whole = lambda value: int(np.round(value))
-  return Predictor(whole(offset / (1 - share)), whole(share * 2**SHIFT), whole(slope[0] * 2**SHIFT) if slope else 0)
+# Middles, and mean distances from what is expected, in 1 / grids.ONE, in photographs.
+WEIGHTS, RATIOS = (131072, 87000), (91000, 40000)
+ROOT_OF_SPACING, ROOTS_APART = 79, 76  # of roots of the spacing, and of that, in 1 / 2^8
+COLORS_APART = (13000, 4000, 3000)
+LEAST_ROOT = round(math.exp(grids.LEAST_LOG_SCALE / 2) * grids.ONE)
+
+
+def _bucket(size: int) -> tuple[int, int]:
+  """(which models, how many low bits have none) for an expected distance in sixteenths of a step."""
+  size = min(max(size, 1), 1 << 20)
+  length = size.bit_length() - 1
+  half = 2 * length + (size * size >> (2 * length + 1))
+  if length < FINE:
+    return max(half - 2, 0), 0
+  return KNOWN - 2 + (half & 1), length - FINE + 1
 
 
 def code_layer(
-  coder,
-  count: int,
-  channels: int,
-  grid: Grid,
-  predictors: list[Predictor],
-  earlier: list[Codes],
-  codes: Codes | None,
+  coder, count: int, channels: int, grid: Grid, numbers: Numbers, earlier: list[Codes], codes: Codes | None
 ) -> Codes:
   """Codes a layer of `count` Gaussians after those of `earlier`; `codes` (ordered) if it is written, None if read.
 
@@ -143,55 +227,71 @@ def code_layer(
   if codes is None:
     empty = np.zeros(count, np.int64)
     blank = np.zeros((count, channels), np.int64)
-    codes = Codes(np.zeros((count, 2), np.int64), empty, empty, empty, empty, blank)
+    codes = Codes(np.zeros((count, 2), np.int64), empty, empty, empty, empty, blank, empty)
   coder.field = "position"
   morton = _code_positions(coder, interleave(codes.cells).tolist())
   cells = deinterleave(np.array(morton, np.int64))
-  parts = [coder.even(2 * grids.SPLIT, value) for value in codes.parts.tolist()]
-  near, weights = neighbors(cells, [layer.cells for layer in earlier])
-  context = list(zip(near.tolist(), weights.tolist(), strict=True))
-
-  def together(field: str) -> list:
-    return [value for layer in earlier for value in getattr(layer, field).tolist()]
-
-  still = [0] * count
-  coder.field = "scale"
-  minor = _code_logs(coder, LAYOUT.minor, predictors[0], codes.minor.tolist(), together("minor"), context, still)
-  ratio = _code_logs(coder, LAYOUT.ratio, predictors[1], codes.ratio.tolist(), together("ratio"), context, minor)
-  if min(ratio, default=0) < 0:
-    raise DamagedError("a scale is out of range")
-  counts = grids.bins(np.array(ratio, np.int64), grid)
-  before = [turn for layer in earlier for turn in _angles(layer.turn, grids.bins(layer.ratio, grid))]
-  coder.field = "turn"
-  turn = _code_turns(coder, codes.turn.tolist(), counts.tolist(), before, context)
-  levels = grids.level(np.array(minor, np.int64), np.array(ratio, np.int64), grid)
-  units = grids.color_unit(levels).tolist()
-  known = [
-    (layer.colors * grids.color_unit(grids.level(layer.minor, layer.ratio, grid))[:, None]) for layer in earlier
-  ]
-  colors, classes = [], [0] * count
-  coder.field = "color"
-  for channel in range(channels):
-    before = [value for layer in known for value in layer[:, channel].tolist()]
-    base = LAYOUT.color + channel * LAYOUT.per_channel
-    values, predictor = codes.colors[:, channel].tolist(), predictors[2 + channel]
-    coded, classes = _code_colors(coder, base, predictor, values, units, before, context, classes)
-    colors.append(coded)
+  near, shares = neighbors(cells, [layer.cells for layer in earlier])
+  context = list(zip(near.tolist(), shares.tolist(), strict=True))
   integers = lambda values: np.array(values, np.int64)
-  stacked = np.stack([integers(channel) for channel in colors], 1)
-  return Codes(cells, integers(parts), integers(minor), integers(ratio), integers(turn), stacked)
+  before = [grids.known(layer, grid) for layer in earlier]
+  known = lambda field: [value for layer in before for value in getattr(layer, field).tolist()]
+  still = [4] * count
+
+  coder.field = "weight"
+  if numbers.weight is None:
+    weights = np.zeros(count, np.int64)
+  else:
+    unit = [int(grid.weight)] * count
+    weights = integers(
+      _code_numbers(coder, numbers.weight, codes.weights.tolist(), unit, known("weights"), context, still)[0]
+    )
+  coder.field = "scale"
+  units = grid.minor[grids.level(grids.MINOR, grids.weight_feature(weights * int(grid.weight)))].tolist()
+  minor = integers(
+    _code_numbers(coder, numbers.minor, codes.minor.tolist(), units, known("roots"), context, still)[0]
+  )
+  if minor.min() < 1:
+    raise DamagedError("a scale is out of range")
+  roots = minor * integers(units)
+  feature = grids.features_of(roots, np.zeros_like(roots), weights * int(grid.weight))
+  units = grid.ratio[grids.level(grids.RATIO, feature)].tolist()
+  ratio = integers(
+    _code_numbers(coder, numbers.ratio, codes.ratio.tolist(), units, known("ratios"), context, still)[0]
+  )
+  if ratio.min() < 0:
+    raise DamagedError("a scale is out of range")
+  feature = grids.features_of(roots, ratio * integers(units), weights * int(grid.weight))
+  coder.field = "turn"
+  counts = grids.bins(grid, feature)
+  angles = [
+    angle
+    for layer, found in zip(earlier, before, strict=True)
+    for angle in (layer.turn * WEIGHT_ONE // grids.bins(grid, found.features)).tolist()
+  ]
+  turn = integers(_code_turns(coder, codes.turn.tolist(), counts.tolist(), angles, context))
+  coder.field = "color"
+  units = grid.color[grids.level(grids.COLOR, feature)].tolist()
+  lengths = [grid.color[grids.level(grids.COLOR, found.features)] for found in before]
+  colors, stretch = [], still
+  for channel in range(channels):
+    values = [
+      value
+      for layer, length in zip(earlier, lengths, strict=True)
+      for value in (layer.colors[:, channel] * length.astype(np.int64)).tolist()
+    ]
+    coded, apart = _code_numbers(
+      coder, numbers.colors[channel], codes.colors[:, channel].tolist(), units, values, context, stretch
+    )
+    colors.append(integers(coded))
+    stretch = [STRETCH[min(abs(x).bit_length(), 3)] for x in apart]
+  coder.field = "position"
+  bits = np.broadcast_to(grids.part_bits(feature), count).tolist()
+  parts = integers([coder.raw(size, part) for size, part in zip(bits, codes.parts.tolist(), strict=True)])
+  return Codes(cells, weights, minor, ratio, turn, np.stack(colors, 1), parts)
 
 
-def field_bits(layers: list[Codes], channels: int, steps: Steps) -> dict[str, float]:
-  """Bits that each field takes, all layers together."""
-  grid, models, totals = grids.grid(steps), range_coder.Models(NUM_MODELS), dict[str, float]()
-  predictors = fitted_predictors(layers, grid)
-  for index, layer in enumerate(layers):
-    meter = range_coder.Meter(models)
-    code_layer(meter, len(layer.minor), channels, grid, predictors, layers[:index], layer)
-    for field, bits in meter.bits.items():
-      totals[field] = totals.get(field, 0.0) + bits
-  return totals
+STRETCH = (3, 4, 4, 5)  # quarters, by the bits of the distance in the channel before
 
 
 def _code_positions(coder, morton: list[int]) -> list[int]:
@@ -216,7 +316,7 @@ def _code_below(coder, model: int, size: int, value: int) -> int:
   if size < 2:
     return size
   second = coder.bit(model, value >> (size - 2) & 1)
-  rest = coder.even(size - 2, value & (1 << (size - 2)) - 1)
+  rest = coder.raw(size - 2, value & (1 << (size - 2)) - 1)
   return (2 | second) << (size - 2) | rest
 
 
@@ -243,44 +343,38 @@ def neighbors(cells: NDArray, earlier: list[NDArray]) -> tuple[NDArray, NDArray]
   return np.take_along_axis(index, nearest, 1), np.where(distance < FAR, WEIGHT_ONE // (1 + distance), 0)
 
 
-def _predict(predictor: Predictor, known: list[int], near: list[int], weights: list[int]) -> tuple[int, int]:
-  """(prediction without the slope's part, the neighbours' weighted mean absolute difference from their mean)."""
-  # Written out for NEIGHBORS = 4: a reader is here for a third of its time.
-  w0, w1, w2, w3 = weights
+def _around(known: list[int], near: list[int], shares: list[int]) -> tuple[int, int] | None:
+  """(the neighbours' weighted mean, their mean distance from it), or None where there are none."""
+  # Written out for NEIGHBORS = 4: a reader is here for a good part of its time.
+  w0, w1, w2, w3 = shares
   total = w0 + w1 + w2 + w3
   if not total:
-    return predictor.center, 0
+    return None
   a, b, c, d = [known[i] for i in near]
   mean = (w0 * a + w1 * b + w2 * c + w3 * d + (total >> 1)) // total
-  spread = (w0 * abs(a - mean) + w1 * abs(b - mean) + w2 * abs(c - mean) + w3 * abs(d - mean)) // total
-  return predictor.center + (predictor.share * (mean - predictor.center) >> SHIFT), spread
+  return mean, (w0 * abs(a - mean) + w1 * abs(b - mean) + w2 * abs(c - mean) + w3 * abs(d - mean)) // total
 
 
-def _code_logs(coder, base: int, predictor: Predictor, values: list[int], known: list[int], context: list, along):
-  """A field of log-scales: what each differs from its prediction, under the context of its neighbours' spread."""
-  known, first = list(known), len(known)
-  for value, other, (near, weights) in zip(values, along, context, strict=True):
-    mean, spread = _predict(predictor, known, near, weights)
-    mean += predictor.slope * other >> SHIFT
-    model = base + min(spread.bit_length(), SPREADS - 1) * range_coder.SIGNED_MODELS
-    value = mean + coder.signed(model, value - mean)
-    if abs(value) > MAX_LOG_CODE:
-      raise DamagedError("a scale is out of range")
-    known.append(value)
-  return known[first:]
-
-
-def _angles(turn: NDArray, counts: NDArray) -> list[int]:
-  return (turn * WEIGHT_ONE // counts).tolist()
+def _code_numbers(
+  coder, number: Number, values: list[int], units: list[int], known: list[int], context: list, stretch: list[int]
+) -> tuple[list[int], list[int]]:
+  """(codes, how far each was from what was expected)."""
+  known, coded, apart = list(known), [], []
+  for value, unit, (near, shares), wide in zip(values, units, context, stretch, strict=True):
+    found, distance = number.code(coder, _around(known, near, shares), unit, wide, value)
+    coded.append(found)
+    apart.append(distance)
+    known.append(found * unit)
+  return coded, apart
 
 
 def _code_turns(coder, values: list[int], counts: list[int], known: list[int], context: list) -> list[int]:
   """Angles: how far round from the nearest neighbour's, the eighth of half a turn under models, the rest even."""
   known, coded = list(known), []
-  for value, count, (near, weights) in zip(values, counts, context, strict=True):
+  for value, count, (near, shares) in zip(values, counts, context, strict=True):
     if count > 1:
-      start = known[near[0]] * count // WEIGHT_ONE if weights[0] else 0
-      value = (start + _code_apart(coder, (value - start) % count, count)) % count
+      start = known[near[0]] * count // WEIGHT_ONE if shares[0] else 0
+      value = (start + code_apart(coder, LAYOUT.turn, (value - start) % count, count)) % count
     else:
       value = 0
     coded.append(value)
@@ -288,30 +382,13 @@ def _code_turns(coder, values: list[int], counts: list[int], known: list[int], c
   return coded
 
 
-def _code_apart(coder, apart: int, count: int) -> int:
-  """A number below `count`: which eighth it is in, then where in that."""
+def code_apart(coder, models: int, apart: int, count: int) -> int:
+  """A number below `count`: which eighth it is in, under `models`, then where in that."""
   if count < OCTANTS:
     return coder.uniform(count, apart)
   octant, node = apart * OCTANTS // count, 1
   for shift in (2, 1, 0):
-    node = node << 1 | coder.bit(LAYOUT.turn + node, octant >> shift & 1)
+    node = node << 1 | coder.bit(models + node, octant >> shift & 1)
   octant = node - OCTANTS
   first, end = -(-octant * count // OCTANTS), -(-(octant + 1) * count // OCTANTS)
   return first + coder.uniform(end - first, apart - first)
-
-
-def _code_colors(coder, base: int, predictor: Predictor, values, units, known, context, classes):
-  """A channel: (codes, for each the class of its surprise, which is a context of the next channel)."""
-  known, coded, after = list(known), [], []
-  for value, unit, (near, weights), kind in zip(values, units, context, classes, strict=True):
-    mean, spread = _predict(predictor, known, near, weights)
-    model = base + (4 * min((spread // unit).bit_length(), SPREADS - 1) + kind) * range_coder.SIGNED_MODELS
-    mean = (mean + (unit >> 1)) // unit
-    surprise = coder.signed(model, value - mean)
-    value = mean + surprise
-    if abs(value) > MAX_COLOR_CODE:
-      raise DamagedError("a colour is out of range")
-    coded.append(value)
-    known.append(value * unit)
-    after.append(min(abs(surprise).bit_length(), 3))
-  return coded, after

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from gaussjax import arguments
 from gaussjax.fitting import checkpoints, optimizers, recipes
-from gaussjax.gjx import container, contexts, packing, quantization, rate
+from gaussjax.gjx import container, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import metrics
 from gaussjax.rendering import renderer
 from gaussjax.types import Array, Gaussians
 
-# No log-weights, which the format does not have. Many Gaussians of a short fit are new, so moments soon forget.
+# Many Gaussians of a short fit are new, so moments soon forget.
 RECIPE = recipes.Recipe(
   recipes.multi_scale,
   objective=rate.lagrangian,
   lengths_in=quantization.unit_of_length,
+  ratios=recipes.Recipe().ratios._replace(log_scales=6),
   optimizer=functools.partial(optimizers.adam, b2=0.95, most_turn=optimizers.MOST_TURN),
 )
 
@@ -31,7 +32,7 @@ RECIPE = recipes.Recipe(
 class Effort(NamedTuple):
   """How long an encoding takes, and what it is made of: the parts may be a user's own. Hashable.
 
-  The recipe's blend must have a code in files (`Blend.code`), its sets no log-weights.
+  The recipe's blend must have a code in files (`Blend.code`).
   """
 
   steps: int  # of a fit, in place of the recipe's
@@ -60,7 +61,7 @@ DEFAULT_EFFORT = 4
 DEFAULT_QUALITY = 50.0
 MOST_PSNR = 99.0  # dB: all but the same 8 bits in every pixel
 
-FRAME = 70  # bytes of a file of at most three channels that are not its Gaussians', but for the background's, about
+FRAME = 24  # bytes of a file that are not its Gaussians', but for the background's, about
 
 FALL = 0.92  # the squared error falls by this power of N, measured
 
@@ -142,9 +143,7 @@ def file(work: Work, gaussians: Gaussians, steps: Steps) -> bytes:
 
 def frame(work: Work) -> float:
   """Bytes of a file that are not its Gaussians', about."""
-  channels = work.image.shape[2]
-  predictors = max(0, channels - 3) * (contexts.CENTER_BITS + 2 * contexts.SHARE_BITS) / 8
-  return FRAME + 2 * channels + predictors + sum(len(data) + 10 for data in work.metadata.values())
+  return FRAME + work.image.shape[2] + sum(len(data) + 10 for data in work.metadata.values())
 
 
 def reached(work: Work, data: bytes) -> float:
@@ -216,8 +215,6 @@ def effort_of(effort: int | Effort) -> Effort:
   arguments.whole("effort.stage_steps", effort.stage_steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED)
   recipes.of(effort.recipe)
-  if effort.recipe.weighted:
-    raise ValueError("got a recipe with weighted=True, expected weighted=False: the format holds no log-weights")
   packing.blend_code(effort.recipe.blend)
   return effort
 

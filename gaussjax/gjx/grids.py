@@ -1,10 +1,12 @@
 """Gaussians as integers: the grids of every field, the way onto them (JAX) and back from codes (numpy).
 
-Lengths of cells follow from what an error costs in the picture (docs/decisions.md): log-scales on a uniform grid,
-angles on one that is finer the longer the Gaussian, positions in cells stretched along it, colours finer the larger
-it is. What decides how many codes a field has is computed in integers, so that every machine reads the same.
+Every grid is as fine as its number is felt in the picture (docs/decisions.md): the same change of a large
+Gaussian, or of one of great weight, moves more. How fine follows from what is coded before, in integers, so that
+every machine reads the same: log-weights first, then minor scales, ratios of scales, angles, colours, and places
+within cells.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -19,52 +21,80 @@ from gaussjax.types import Array, Canvas, Euler, Gaussians
 # Steps are powers of 2^(1/8), stored in a byte: 2^(code / 8 - 16).
 FRACTIONS = tuple(round(2**16 * 2 ** (i / 8)) for i in range(8))  # 2^(i / 8) in 1 / 2^16
 STEP_ZERO = 128  # the code of a step of 1
+ONE = 1 << 16  # numbers are counted in 1 / ONE
 
-SPLIT = 3  # a position's square cell is divided into 4^SPLIT parts, their shape that of the Gaussian
-PARTS = 4**SPLIT
+SPLIT = 3  # a position's square cell is divided into some 4^SPLIT parts, their shape that of the Gaussian
 MARGIN = 1 / 16  # of the width and height: how far outside the picture a mean may be
 
 MAX_BINS = 1 << 12
-EIGHTHS = round(2**16 * 8 / math.log(2))  # of an octave, in a unit of a logarithm, in 1 / 2^16
 MAX_EIGHTHS = 8 * 12  # longer Gaussians have no more angles than one of this aspect ratio
 LEAST_LOG_SCALE = -1.5  # 0.22 pixels: under the floor of 0.3, so smaller ones look the same
 MAX_LOG_SCALE = 12.0  # 160,000 pixels; also what a reader accepts
+MAX_LOG_WEIGHT = 24.0  # what a reader accepts: fits hold them to 10
 
-# The step of a colour is 2^(level / 4) times the file's, level = -round(3 log2 of the geometric mean scale).
-COLOR_EXPONENT = round(2**16 * 3 / (2 * math.log(2)))  # 3 / (2 ln 2) in 1 / 2^16: a scale is exp of half the sum
-MIN_LEVEL, MAX_LEVEL = -24, 12
-COLOR_UNIT = 1 << 10  # colours are predicted in this fraction of the file's colour step
+# Natural logarithms to eighths of an octave: times 8 / ln 2, in 1 / 2^10.
+EIGHTHS = round(2**10 * 8 / math.log(2))
+
+
+class Sensitivity(NamedTuple):
+  """A field's step is 2^(-level / 4) of the file's: the level is a sum over eighths of octaves, in 1 / 2^7.
+
+  Exponents of half the mean square change of the picture, fitted to sets of photographs (docs/decisions.md).
+  """
+
+  minor: int  # of the minor scale
+  ratio: int  # of the ratio of scales
+  weight: int  # of the weight
+
+
+MINOR = Sensitivity(0, 0, 10)
+RATIO = Sensitivity(23, 0, 9)
+TURN = Sensitivity(34, 13, 11)
+COLOR = Sensitivity(54, 27, 9)
+PART = Sensitivity(-17, -1, 3)  # of the number of parts of a cell, in octaves
+MIN_LEVEL, MAX_LEVEL = -24, 40  # quarters of an octave
+FEWEST, MOST = -6, 8  # octaves more or fewer parts of a cell
 
 
 class Steps(NamedTuple):
-  """Codes of the four steps, each standing for 2^(code / 8 - 16)."""
+  """Codes of the five steps, each standing for 2^(code / 8 - 16)."""
 
-  position: int  # pixels: the side of the square that is as large as a position's cell
-  log_scale: int
+  position: int  # pixels: the side of the square that is as large as a position's part, at a scale of a pixel
+  log_scale: int  # of the minor scale's root, in roots of pixels, and of the ratio's logarithm
   turn: int  # bins of half a turn for each unit of a - 1 / a, a the aspect ratio
-  color: int  # at a geometric mean scale of 1 pixel
+  color: int
+  weight: int  # of the log-weight
 
 
 class Grid(NamedTuple):
-  """What steps amount to: sizes, and integers that decide how many codes there are (factors in 1 / 2^16)."""
+  """What steps amount to. Units are by level, from MIN_LEVEL, in 1 / ONE."""
 
   position: float  # pixels
-  log_scale: float
-  color: float
-  eighths: int  # of an octave in the aspect ratio, for each unit of `ratio`
-  bins: Any  # [MAX_EIGHTHS + 1] int32, of half a turn, by eighths of an octave in the aspect ratio
-  level: int  # of a colour, for each unit of twice the mean log-scale
+  weight: Any  # [] int32, in 1 / ONE
+  minor: Any  # [levels] int32
+  ratio: Any  # [levels] int32
+  color: Any  # [levels] int32
+  bins: Any  # [MAX_EIGHTHS + 1, levels] int32: angles of half a turn, by eighths of an octave in the aspect ratio
 
 
 class Codes(NamedTuple):
-  """N Gaussians as integers: int64 of numpy, or of JAX within `quantize`."""
+  """N Gaussians as integers: int64 of numpy, or int32 of JAX within `quantize`."""
 
   cells: Any  # [N, 2] (x, y) from the upper left corner of the margin
-  parts: Any  # [N] of the cell, in 0 .. PARTS - 1
-  minor: Any  # [N] logarithm of the lesser scale
-  ratio: Any  # [N] at least 0: of the greater one, less that
+  weights: Any  # [N] log-weights
+  minor: Any  # [N] at least 1: root of the lesser scale
+  ratio: Any  # [N] at least 0: logarithm of the greater scale over the lesser
   turn: Any  # [N] in 0 .. bins - 1
   colors: Any  # [N, C] decorrelated
+  parts: Any  # [N] of the cell, in 0 .. 2^part_bits - 1
+
+
+class Features(NamedTuple):
+  """What steps depend on, `[N]` each, in eighths of an octave."""
+
+  minor: Any
+  ratio: Any
+  weight: Any
 
 
 def code_of(step: float) -> int:
@@ -78,12 +108,12 @@ def step(code: int) -> float:
 
 
 def fixed(code: int) -> int:
-  """A step in 1 / 2^16, rounded down."""
+  """A step in 1 / ONE, rounded down."""
   return power(code - STEP_ZERO)
 
 
 def power(eighths: int) -> int:
-  """2^(eighths / 8) in 1 / 2^16, rounded down."""
+  """2^(eighths / 8) in 1 / ONE, rounded down."""
   whole, eighth = divmod(eighths, 8)
   return FRACTIONS[eighth] << whole if whole >= 0 else FRACTIONS[eighth] >> -whole
 
@@ -96,51 +126,94 @@ def decorrelation(channels: int) -> NDArray:
   return rows
 
 
+@functools.lru_cache(maxsize=64)
 def grid(steps: Steps) -> Grid:
   """What a file's steps amount to."""
-  position, log_scale, _, color = map(step, steps)
-  scale = fixed(steps.log_scale)
-  # A turn by t moves an ellipse by t (a - 1 / a) in the Fisher metric: no angle is coarser than another.
+  levels = range(MIN_LEVEL, MAX_LEVEL + 1)
+  units = lambda code: np.array(
+    [min(max(power(code - STEP_ZERO - 2 * level), 1), ONE << 8) for level in levels], np.int32
+  )
+  # A turn by t moves an ellipse by t (a - 1 / a) in the Fisher metric.
   sizes = [power(n) - power(-n) for n in range(MAX_EIGHTHS + 1)]
-  counts = [(fixed(steps.turn) * size + (1 << 31)) >> 32 for size in sizes]
-  turns = np.clip(np.array(counts), 1, MAX_BINS).astype(np.int32)
-  return Grid(position, log_scale, color, EIGHTHS * scale >> 16, turns, COLOR_EXPONENT * scale >> 16)
+  turns = [power(steps.turn - STEP_ZERO + 2 * level) for level in levels]
+  counts = [[min(max((size * turn + (1 << 31)) >> 32, 1), MAX_BINS) for turn in turns] for size in sizes]
+  return Grid(
+    step(steps.position),
+    np.int32(min(max(fixed(steps.weight), 1), ONE << 8)),
+    units(steps.log_scale),
+    units(steps.log_scale),
+    units(steps.color),
+    np.array(counts, np.int32),
+  )
 
 
-def bins(ratio, grid: Grid):
-  """How many angles a Gaussian of this `ratio` may have."""
-  return grid.bins[_clip(ratio * grid.eighths + (1 << 15) >> 16, 0, MAX_EIGHTHS)]
+def level(field: Sensitivity, features: Features):
+  """The level of each Gaussian's step in a field, from MIN_LEVEL."""
+  return _clip(_weighed(field, features), MIN_LEVEL, MAX_LEVEL) - MIN_LEVEL
 
 
-def level(minor, ratio, grid: Grid):
-  """The colour level of a Gaussian: quarters of an octave on the colour step."""
-  return _clip(-((2 * minor + ratio) * grid.level + (1 << 15) >> 16), MIN_LEVEL, MAX_LEVEL)
+def _weighed(field: Sensitivity, features: Features):
+  total = sum(factor * feature for factor, feature in zip(field, features, strict=True) if factor)
+  return total + (1 << 6) >> 7
+
+
+def part_bits(features: Features):
+  """The logarithm, of base 2, of how many parts a Gaussian's cell has."""
+  return 2 * SPLIT + _clip(_weighed(PART, features), FEWEST, MOST)
+
+
+def bins(grid: Grid, features: Features):
+  """How many angles a Gaussian may have."""
+  return grid.bins[_clip(features.ratio, 0, MAX_EIGHTHS), level(TURN, features)]
+
+
+def features_of(roots: Any, ratios: Any, weights: Any) -> Features:
+  """Features of minor scales' roots, ratios' and weights' logarithms in 1 / ONE."""
+  return Features(2 * _octaves(roots), _of_logarithm(ratios), _of_logarithm(weights))
+
+
+def weight_feature(weights: Any) -> Features:
+  """Features while scales are not known."""
+  return Features(0, 0, _of_logarithm(weights))
+
+
+def _of_logarithm(value: Any):
+  return ((value >> 6) * EIGHTHS + (1 << 19)) >> 20
+
+
+def _octaves(value: Any):
+  """Eighths of an octave of numbers in 1 / ONE, at least 1, rounded down."""
+  mantissa: Any
+  if isinstance(value, jax.Array):
+    length = 32 - jax.lax.clz(value)
+    mantissa = jnp.where(length > 17, value >> jnp.maximum(length - 17, 0), value << jnp.maximum(17 - length, 0))
+    eighths = sum((mantissa >= fraction) * 1 for fraction in FRACTIONS[1:])
+  else:
+    length = np.frexp(np.asarray(value, np.float64))[1].astype(np.int64)
+    mantissa = np.where(length > 17, value >> np.maximum(length - 17, 0), value << np.maximum(17 - length, 0))
+    eighths = np.searchsorted(FRACTIONS[1:], mantissa, side="right")
+  return 8 * (length - 17) + eighths
 
 
 def _clip(value, low: int, high: int):
   return jnp.clip(value, low, high) if isinstance(value, jax.Array) else np.clip(value, low, high)
 
 
-def color_unit(levels: NDArray) -> NDArray:
-  """2^(level / 4) in 1 / COLOR_UNIT, in integers."""
-  whole, quarter = np.divmod(levels, 4)
-  mantissas = np.array([FRACTIONS[2 * i] for i in range(4)])[quarter]
-  return mantissas * COLOR_UNIT >> (16 - whole)
+def frame(log_scales, thetas, bits, np=jnp):
+  """(columns, rows, slope), `[N]` each: how a cell of 2^bits parts is divided, for (major, minor) and angles.
 
-
-def frame(log_scales, thetas, np=jnp):
-  """(split `[N]`, slope `[N]`): how a cell is divided, for (major, minor) log-scales and angles.
-
-  There are 2^(SPLIT - split) columns and 2^(SPLIT + split) rows; rows rise by `slope` along x. So parts are as long
-  and as inclined as the Gaussian, as far as powers of two go.
+  Rows rise by `slope` along x. So parts are as long and as inclined as the Gaussian, as far as powers of two go.
   """
   major, minor = np.exp(2 * log_scales[:, 0]), np.exp(2 * log_scales[:, 1])
   cos, sin = np.cos(thetas), np.sin(thetas)
   xx = major * cos**2 + minor * sin**2
   stretch = xx / np.exp(log_scales[:, 0] + log_scales[:, 1])  # of x against y given x
+  half = bits >> 1
   split = sum((stretch >= 2.0 ** (2 * i - 1)) * 1 for i in range(1, SPLIT + 1))
   split = split - sum((stretch < 2.0 ** (1 - 2 * i)) * 1 for i in range(1, SPLIT + 1))
-  return split, (major - minor) * cos * sin / xx
+  split = np.clip(split, half - bits, half)
+  columns, rows = 2 ** (half - split), 2 ** (bits - half + split)
+  return columns, rows, (major - minor) * cos * sin / xx
 
 
 def margins(canvas: Canvas) -> NDArray:
@@ -157,31 +230,51 @@ def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
   shape = gaussians.shape
   if not isinstance(shape, Euler):
     raise TypeError(f"got {type(shape).__name__}, expected Euler shapes")
+  whole = lambda value: jnp.round(value).astype(jnp.int32)
+  dtype = gaussians.means.dtype
+  chosen = lambda table, index: jnp.asarray(table)[index]
+  log_weights = gaussians.log_weights
+  if log_weights is None:
+    log_weights = jnp.zeros_like(gaussians.means[:, 0])
+  weights = whole(log_weights * (ONE / grid.weight))
+  feature = weight_feature(weights * grid.weight)
   scales = jnp.clip(shape.log_scales, LEAST_LOG_SCALE, MAX_LOG_SCALE - 1)
-  swapped = scales[:, 0] < scales[:, 1]
-  thetas = shape.thetas + jnp.where(swapped, math.pi / 2, 0)
-  minor, major = (jnp.round(f(scales, axis=1) / grid.log_scale).astype(int) for f in (jnp.min, jnp.max))
-  ratio = major - minor
-  count = bins(ratio, grid)
-  turn = jnp.mod(jnp.round(thetas * count / math.pi).astype(int), count)
-  log_scales = jnp.stack([major, minor], 1) * grid.log_scale
+  thetas = shape.thetas + jnp.where(scales[:, 0] < scales[:, 1], math.pi / 2, 0)
+  unit = chosen(grid.minor, level(MINOR, feature))
+  minor = jnp.maximum(whole(jnp.exp(jnp.min(scales, axis=1) / 2) * ONE / unit), 1)
+  roots = minor * unit
+  least = 2 * jnp.log(roots.astype(dtype) / ONE)
+  feature = features_of(roots, jnp.zeros_like(roots), weights * grid.weight)
+  unit = chosen(grid.ratio, level(RATIO, feature))
+  ratio = jnp.maximum(whole((jnp.max(scales, axis=1) - least) * ONE / unit), 0)
+  feature = features_of(roots, ratio * unit, weights * grid.weight)
+  log_scales = jnp.stack([least + (ratio * unit).astype(dtype) / ONE, least], 1)
+  count = bins(grid._replace(bins=jnp.asarray(grid.bins)), feature)
+  turn = jnp.mod(whole(thetas * count / math.pi), count)
   thetas = turn * math.pi / count
-  means, cells, parts = _quantize_means(gaussians.means, log_scales, thetas, grid.position, canvas)
-  unit = grid.color * 2.0 ** (level(minor, ratio, grid) / 4)[:, None]
-  matrix = jnp.asarray(decorrelation(gaussians.colors.shape[1]), gaussians.colors.dtype)
-  colors = jnp.round(gaussians.colors @ matrix.T / unit).astype(int)
-  nearest = gaussians._replace(means=means, shape=Euler(log_scales, thetas), colors=colors * unit @ matrix)
-  return nearest, Codes(cells, parts, minor, ratio, turn, colors)
+  unit = chosen(grid.color, level(COLOR, feature))[:, None] / ONE
+  matrix = jnp.asarray(decorrelation(gaussians.colors.shape[1]), dtype)
+  colors = whole(gaussians.colors @ matrix.T / unit)
+  means, cells, parts = _quantize_means(
+    gaussians.means, log_scales, thetas, part_bits(feature), grid.position, canvas
+  )
+  nearest = Gaussians(
+    means,
+    Euler(log_scales, thetas),
+    colors * unit @ matrix,
+    (weights * grid.weight).astype(dtype) / ONE if gaussians.log_weights is not None else None,
+    canvas,
+  )
+  return nearest, Codes(cells, weights, minor, ratio, turn, colors, parts)
 
 
-def _quantize_means(means: Array, log_scales: Array, thetas: Array, position: float, canvas: Canvas):
+def _quantize_means(means: Array, log_scales: Array, thetas: Array, bits: Array, position: float, canvas: Canvas):
   """The means on their grid `[N, 2]`, the cells `[N, 2]` and the parts `[N]`."""
   side = position * 2**SPLIT
   margin = jnp.asarray(margins(canvas), means.dtype)
   inside = jnp.clip(means, -margin, jnp.array([canvas.width, canvas.height]) + margin) + margin
   cells = jnp.floor(inside / side).astype(int)
-  split, slope = frame(log_scales, thetas)
-  columns, rows = 2 ** (SPLIT - split), 2 ** (SPLIT + split)
+  columns, rows, slope = frame(log_scales, thetas, bits)
   x, y = (inside / side - cells).T
   column = jnp.clip(jnp.floor(x * columns).astype(int), 0, columns - 1)
   # The row is that of a mean which moves to its column's middle along the slope, since that costs least.
@@ -196,17 +289,43 @@ def _quantize_means(means: Array, log_scales: Array, thetas: Array, position: fl
   return (cells + place) * side - margin, cells, parts
 
 
+class Known(NamedTuple):
+  """What codes stand for, as far as it decides how others are read; `[N]` int64 in 1 / ONE."""
+
+  features: Features
+  roots: NDArray  # of minor scales in pixels
+  ratios: NDArray  # logarithms
+  weights: NDArray  # logarithms
+
+
+def known(codes: Codes, grid: Grid) -> Known:
+  """What codes of numpy stand for."""
+  weights = codes.weights * int(grid.weight)
+  roots = codes.minor * grid.minor[level(MINOR, weight_feature(weights))].astype(np.int64)
+  feature = features_of(roots, np.zeros_like(roots), weights)
+  ratios = codes.ratio * grid.ratio[level(RATIO, feature)].astype(np.int64)
+  return Known(features_of(roots, ratios, weights), roots, ratios, weights)
+
+
 def dequantize(codes: Codes, grid: Grid, canvas: Canvas) -> Gaussians:
   """The set that codes stand for, computed in float64 numpy and rounded to float32."""
-  log_scales = np.stack([codes.minor + codes.ratio, codes.minor], 1) * grid.log_scale
-  thetas = codes.turn * math.pi / bins(codes.ratio, grid)
-  split, slope = frame(log_scales, thetas, np)
-  columns, rows = 2.0 ** (SPLIT - split), 2.0 ** (SPLIT + split)
-  column, row = np.divmod(codes.parts, rows)
-  rise = slope * ((column + 0.5) / columns - 0.5)
-  place = np.stack([(column + 0.5) / columns, ((row + 0.5) / rows + rise) % 1], 1)
-  means = (codes.cells + place) * grid.position * 2**SPLIT - margins(canvas)
-  unit = grid.color * 2.0 ** (level(codes.minor, codes.ratio, grid) / 4)[:, None]
+  feature, roots, ratios, weights = known(codes, grid)
+  least = 2 * np.log(roots / ONE)
+  log_scales = np.stack([least + ratios / ONE, least], 1)
+  thetas = codes.turn * math.pi / bins(grid, feature)
+  columns, rows, slope = frame(log_scales, thetas, part_bits(feature), np)
+  means = means_of(codes.cells, codes.parts, (columns, rows, slope), grid.position, canvas)
+  unit = grid.color[level(COLOR, feature)][:, None] / ONE
   colors = codes.colors * unit @ decorrelation(codes.colors.shape[1])
   single = lambda array: jax.device_put(np.asarray(array, np.float32))  # jnp.asarray would compile a program
-  return Gaussians(single(means), Euler(single(log_scales), single(thetas)), single(colors), None, canvas)
+  log_weights = single(weights / ONE) if weights.any() else None
+  return Gaussians(single(means), Euler(single(log_scales), single(thetas)), single(colors), log_weights, canvas)
+
+
+def means_of(cells: NDArray, parts: NDArray, frame: tuple, position: float, canvas: Canvas) -> NDArray:
+  """`[N, 2]` pixels: the middles of parts of cells that are divided as `frame` says."""
+  columns, rows, slope = frame
+  column, row = np.divmod(parts, rows)
+  rise = slope * ((column + 0.5) / columns - 0.5)
+  place = np.stack([(column + 0.5) / columns, ((row + 0.5) / rows + rise) % 1], 1)
+  return (cells + place) * position * 2**SPLIT - margins(canvas)

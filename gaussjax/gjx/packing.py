@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gaussjax import geometry, image_io
 from gaussjax.errors import DamagedError, FormatError
-from gaussjax.gjx import container, contexts, grids, quantization
+from gaussjax.gjx import container, contexts, grids, quantization, version_2
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.rendering import blends, renderer
 from gaussjax.rendering.blends import Blend
@@ -36,8 +36,7 @@ def decode(
 def gaussians_of(contents: container.Contents, *, limits: container.Limits = container.LIMITS) -> Gaussians:
   """The set that a file's integers stand for. Raises FormatError if that is beyond the limits."""
   header = contents.header
-  together = Codes(*[np.concatenate(field) for field in zip(*contents.layers, strict=True)])
-  background = np.array(header.background, np.float32) / container.FIXED
+  background = np.array(header.background, np.float32) / np.float32(header.background_unit)
   canvas = Canvas(
     header.height,
     header.width,
@@ -46,11 +45,15 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
     cutoff=header.cutoff / container.FIXED,
     floor=header.floor / container.FIXED,
   )
-  grid = grids.grid(header.steps)
-  largest, least = (together.minor + together.ratio).max() * grid.log_scale, together.minor.min() * grid.log_scale
-  if largest > grids.MAX_LOG_SCALE or least < -grids.MAX_LOG_SCALE:
+  together = [np.concatenate(field) for field in zip(*contents.layers, strict=True)]
+  if header.version < container.VERSION:
+    gaussians = version_2.dequantize(version_2.Codes(*together), version_2.grid(header.steps), canvas)
+  else:
+    gaussians = grids.dequantize(Codes(*together), grids.grid(header.steps), canvas)
+  if float(np.abs(gaussians.shape[0]).max()) > grids.MAX_LOG_SCALE:
     raise FormatError("damaged: a scale is out of range")
-  gaussians = grids.dequantize(together, grid, canvas)
+  if gaussians.log_weights is not None and float(np.abs(gaussians.log_weights).max()) > grids.MAX_LOG_WEIGHT:
+    raise FormatError("damaged: a weight is out of range")
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
   if not finite or float(np.abs(gaussians.colors).max()) > MAX_COLOR:
     raise FormatError("damaged: a number is out of range")
@@ -76,7 +79,10 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
   """
   parts = _layered(quantization.codes_of(gaussians, steps), layers)
   header = header_of(geometry.canvas_of(gaussians), gaussians.colors.shape[1])
-  header = header._replace(steps=steps, layers=len(parts))
+  weighted = any(part.weights.any() for part in parts)
+  if not weighted:
+    steps = steps._replace(weight=grids.STEP_ZERO)
+  header = header._replace(steps=steps, layers=len(parts), weighted=weighted)
   try:
     return container.write(header, parts, metadata or {})
   except DamagedError as error:
@@ -93,7 +99,10 @@ def _layered(codes: Codes, layers: int) -> list[Codes]:
 def header_of(canvas: Canvas, channels: int) -> container.Header:
   """The header of a canvas, of one layer on the finest steps. Raises ValueError for what it does not hold."""
   check_size(canvas.height, canvas.width, channels)
-  background = np.round(np.asarray(canvas.background, np.float64) * container.FIXED)
+  cutoff = _thousandths("cutoff", canvas.cutoff, container.CUTOFFS)
+  floor = _thousandths("floor", canvas.floor, container.FLOORS)
+  unit = _unit_of_background(canvas)
+  background = np.round(np.asarray(canvas.background, np.float64) * unit)
   if background.shape != (channels,) or not (np.abs(background) < 1 << 15).all():
     raise ValueError(
       f"got the background {canvas.background}, expected {channels} numbers of at most 32.767 in magnitude"
@@ -103,12 +112,20 @@ def header_of(canvas: Canvas, channels: int) -> container.Header:
     width=canvas.width,
     channels=channels,
     blend=blend_code(canvas.blend),
-    cutoff=_thousandths("cutoff", canvas.cutoff, container.CUTOFFS),
-    floor=_thousandths("floor", canvas.floor, container.FLOORS),
+    cutoff=cutoff,
+    floor=floor,
     background=tuple(map(int, background)),
     steps=quantization.FINEST,
     layers=1,
+    background_unit=unit,
   )
+
+
+def _unit_of_background(canvas: Canvas) -> int:
+  """255 where the header is a short one: the usual canvas, a background within what 8 bits show."""
+  background = np.asarray(canvas.background, np.float64)
+  usual = (round(canvas.cutoff * container.FIXED), round(canvas.floor * container.FIXED)) == container.CANVAS
+  return 255 if usual and bool(((background >= 0) & (background <= 1)).all()) else container.FIXED
 
 
 def blend_code(blend: Blend) -> int:
@@ -143,16 +160,17 @@ def check_size(height: int, width: int, channels: int) -> None:
 
 
 def holdable(gaussians: Gaussians) -> Gaussians:
-  """A set as a file can hold it: Euler shapes, float32, no log-weights, without Gaussians that no pixel sees.
+  """A set as a file can hold it: Euler shapes, float32, without Gaussians that no pixel sees.
 
-  The picture stays what it was, but for float32 and a background in thousandths. Raises ValueError for a set
-  that a file cannot hold so, and for one that is damaged.
+  The picture stays what it was, but for float32 and the background, in steps of 1/255 or thousandths. Raises
+  ValueError for a set that a file cannot hold so, and for one that is damaged.
   """
   canvas = geometry.canvas_of(gaussians)
   _check_numbers(gaussians)
   header = header_of(canvas, gaussians.colors.shape[1])
-  check_weights(gaussians)
-  single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), gaussians._replace(log_weights=None))
+  single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), gaussians)
+  if single.log_weights is not None and not np.any(np.asarray(single.log_weights)):
+    single = single._replace(log_weights=None)
   if not isinstance(single.shape, Euler):
     single = single._replace(shape=geometry.to_euler(single.shape))
   seen = _seen(single)
@@ -162,24 +180,19 @@ def holdable(gaussians: Gaussians) -> Gaussians:
   if len(single.means) > container.LIMITS.gaussians:
     raise ValueError(f"got {len(single.means)} Gaussians, expected at most {container.LIMITS.gaussians}")
   container.check_drawable(header, radii(single), np.asarray(single.means, np.float64))
-  return on_thousandths(single)
+  return on_header(single)
 
 
-def check_weights(gaussians: Gaussians) -> None:
-  """Raises ValueError for a set with log-weights other than 0."""
-  if gaussians.log_weights is not None and np.any(np.asarray(gaussians.log_weights)):
-    raise ValueError("got log-weights, which the format does not hold; fit with weighted=False, or save as .npz")
-
-
-def on_thousandths(gaussians: Gaussians) -> Gaussians:
+def on_header(gaussians: Gaussians) -> Gaussians:
   """The set over the background as a file holds it."""
   canvas = geometry.canvas_of(gaussians)
-  return gaussians._replace(canvas=dataclasses.replace(canvas, background=_on_thousandths(canvas.background)))
+  rounded = _rounded(canvas.background, jnp.float32(_unit_of_background(canvas)))
+  return gaussians._replace(canvas=dataclasses.replace(canvas, background=rounded))
 
 
 @jax.jit
-def _on_thousandths(background: Array) -> Array:
-  return jnp.round(background * container.FIXED) / container.FIXED
+def _rounded(background: Array, unit: Array) -> Array:
+  return jnp.round(background * unit) / unit
 
 
 def _seen(gaussians: Gaussians) -> NDArray:

@@ -32,7 +32,9 @@ STAGE_RATE = 0.003  # learning rate of the colours in a stage
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
-FINEST = Steps(position=80, log_scale=64, turn=208, color=48)  # with finer ones `grids.quantize` leaves its 32 bits
+FINEST = Steps(
+  position=80, log_scale=64, turn=208, color=48, weight=64
+)  # with finer ones `grids.quantize` leaves its 32 bits
 
 
 def finest(gaussians: Gaussians) -> Steps:
@@ -63,7 +65,13 @@ def coarser(steps: Steps, times: int, least: Steps) -> Steps:
 COARSEST_LOG_SCALE = 136  # the code of 2
 
 # Where each step's search ends, and how many numbers of a Gaussian have it.
-_SEARCHED = {"position": (156, 2), "log_scale": (COARSEST_LOG_SCALE, 2), "turn": (136, 1), "color": (136, 3)}
+_SEARCHED = {
+  "position": (156, 2),
+  "log_scale": (COARSEST_LOG_SCALE, 2),
+  "turn": (136, 1),
+  "color": (144, 3),
+  "weight": (144, 1),
+}
 _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
 
 
@@ -77,6 +85,9 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
   base = squared_error(fitted) if error is None else error
   found, least = {}, finest(fitted)
   for name, (coarse, numbers) in _SEARCHED.items():
+    if name == "weight" and fitted.log_weights is None:
+      found[name] = grids.STEP_ZERO
+      continue
     others = least._replace(log_scale=_FINE_FOR_TURN) if name == "turn" else least
     quantized = lambda code, others=others, name=name: nearest(fitted, others._replace(**{name: code}))
     fine = getattr(least, name)
@@ -243,7 +254,10 @@ def _quantized(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Sha
   placed = functools.partial(_choose, after.geometry & ~before.geometry)
   shape = jax.tree.map(placed, on_grid.shape, params.shape)
   colors = _choose(after.colors & ~before.colors, on_grid.colors, params.colors)
-  return params._replace(means=placed(on_grid.means, params.means), shape=shape, colors=colors)
+  weights = params.log_weights
+  if weights is not None:
+    weights = placed(on_grid.log_weights, weights)
+  return params._replace(means=placed(on_grid.means, params.means), shape=shape, colors=colors, log_weights=weights)
 
 
 def _choose(mask: Array, first: Array, second: Array) -> Array:
@@ -263,9 +277,9 @@ def _stage_fitter(height: int, width: int, loss: Loss) -> loop.Fitter:
     image, shares, grid = target
     hold = lambda mask: lambda leaf: _choose(mask, jax.lax.stop_gradient(leaf), leaf)
     still = hold(shares.geometry)
-    params = params._replace(
-      means=still(params.means), shape=jax.tree.map(still, params.shape), colors=hold(shares.colors)(params.colors)
-    )
+    means, shape, weights = jax.tree.map(still, (params.means, params.shape, params.log_weights))
+    colors = hold(shares.colors)(params.colors)
+    params = params._replace(means=means, shape=shape, log_weights=weights, colors=colors)
     distortion = recipes.distortion(loss, params, neighbors, image)
     return rate.lagrangian(distortion, params, grid)
 

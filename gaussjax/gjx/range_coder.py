@@ -19,16 +19,23 @@ SLOWEST = 64  # observations after which a model's rate of learning stays as it 
 # A model that has seen n bits moves towards the next one by 1 / (n + 1.5), in 1 / 2^16.
 RATES = tuple(round(ONE / (n + 1.5)) for n in range(SLOWEST + 1))
 
+RAW, WIDE = 16, 1 << 24  # bits without a model at once, and how far apart the bounds must be for that
 UNARY = 20  # magnitudes from here on are coded as UNARY and an Exp-Golomb rest
 MAX_EXPONENT = 32  # bits of such a rest: more is damage
 
 
 class Models:
-  """Adaptive probabilities that a bit is 1, found by number; a new one begins at one half."""
+  """Adaptive probabilities that a bit is 1, found by number, as after `seen` bits each."""
 
-  def __init__(self, count: int) -> None:
-    self.probability = [HALF] * count
-    self.seen = [0] * count
+  def __init__(self, probabilities: list[int], seen: int = 0) -> None:
+    self.probability = list(probabilities)
+    self.seen = [seen] * len(probabilities)
+
+  def copy(self) -> "Models":
+    """Models that learn by themselves."""
+    copied = Models(self.probability)
+    copied.seen = list(self.seen)
+    return copied
 
   def update(self, model: int, bit: int) -> None:
     """Learns a bit."""
@@ -42,6 +49,8 @@ class Models:
 class _Coder:
   """What writer and reader share: numbers as bits."""
 
+  low, high = 0, TOP
+
   field = ""  # what the next numbers are of, for a Meter
 
   def bit(self, model: int, bit: int = 0) -> int:
@@ -50,6 +59,23 @@ class _Coder:
 
   def even(self, count: int, value: int = 0) -> int:
     """`count` bits without a model, the highest first."""
+    raise NotImplementedError
+
+  def raw(self, count: int, value: int = 0) -> int:
+    """`count` bits without a model, the highest first: by sixteen at most, as one of so many equal parts.
+
+    Bit by bit where the bounds are near each other.
+    """
+    coded = 0
+    while count > 0:
+      size = min(count, RAW)
+      count -= size
+      code = self._part if self.high - self.low >= WIDE else self.even
+      coded = coded << size | code(size, value >> count & (1 << size) - 1)
+    return coded
+
+  def _part(self, size: int, value: int) -> int:
+    """One of 2^`size` equal parts of what is between the bounds."""
     raise NotImplementedError
 
   def uniform(self, count: int, value: int = 0) -> int:
@@ -126,10 +152,20 @@ class Encoder(_Coder):
       self.high = middle
     else:
       self.low = middle + 1
+    self._shift()
+
+  def _shift(self) -> None:
     while (self.low ^ self.high) < 1 << 24:
       self.out.append(self.high >> 24)
       self.low = self.low << 8 & TOP
       self.high = self.high << 8 & TOP | 255
+
+  def _part(self, size: int, value: int) -> int:
+    part = (self.high - self.low + 1) >> size
+    self.low += value * part
+    self.high = self.low + part - 1
+    self._shift()
+    return value
 
   def finish(self) -> bytes:
     """All bytes: as few at the end as tell the last interval, since a reader goes on with zeros."""
@@ -155,6 +191,10 @@ class Meter(Encoder):
   def _narrow(self, probability: int, bit: int) -> None:
     cost = PRECISION - math.log2(probability if bit else ONE - probability)
     self.bits[self.field] = self.bits.get(self.field, 0.0) + cost
+
+  def _part(self, size: int, value: int) -> int:
+    self.bits[self.field] = self.bits.get(self.field, 0.0) + size
+    return value
 
 
 class Decoder(_Coder):
@@ -194,6 +234,15 @@ class Decoder(_Coder):
     value = 0
     for _ in range(count):
       value = value << 1 | self._narrow(HALF)
+    return value
+
+  def _part(self, size: int, value: int) -> int:
+    part = (self.high - self.low + 1) >> size
+    value = min((self.code - self.low) // part, (1 << size) - 1)
+    self.low += value * part
+    self.high = self.low + part - 1
+    if (self.low ^ self.high) < 1 << 24:
+      self._shift()
     return value
 
   def _narrow(self, probability: int) -> int:

@@ -5,6 +5,7 @@ nearest of those before it let expect, under a Laplace distribution. Positions a
 hardly depend on where they are.
 """
 
+import functools
 import math
 
 import jax
@@ -16,7 +17,7 @@ from gaussjax.gjx.grids import Grid, Steps
 from gaussjax.types import Array, Gaussians
 
 # Of a photograph's file at a fifth of a bit a pixel. A fit's rate hardly depends on them.
-TYPICAL = Steps(position=118, log_scale=102, turn=162, color=104)
+TYPICAL = Steps(position=118, log_scale=102, turn=162, color=104, weight=124)
 _TYPICAL_GRID = grids.grid(TYPICAL)
 
 LAMBDA = 0.02  # share of the squared error that a bit for each Gaussian is worth
@@ -30,18 +31,33 @@ def lagrangian(distortion: Array, gaussians: Gaussians, grid: Grid = _TYPICAL_GR
 
 
 def estimate(gaussians: Gaussians, grid: Grid) -> Array:
-  """[] bits that the log-scales and colours of a set take on a `grid`."""
+  """[] bits that the log-weights, log-scales and colours of a set take on a `grid`."""
   near, weights, order = _neighbors(gaussians, grid)
-  log_scales = geometry.to_euler(gaussians.shape).log_scales[order] / grid.log_scale
-  minor = jnp.min(log_scales, axis=1)
+  log_scales = geometry.to_euler(gaussians.shape).log_scales[order]
+  minor = jnp.maximum(jnp.min(log_scales, axis=1), grids.LEAST_LOG_SCALE)
   ratio = jnp.max(log_scales, axis=1) - minor
-  # 2^(level / 4) as in grids.quantize, without rounding.
-  unit = jax.lax.stop_gradient(2.0 ** (-(2 * minor + ratio) * grid.level / 2**18))
+  log_weights = jnp.zeros_like(minor) if gaussians.log_weights is None else gaussians.log_weights[order]
+  unit = functools.partial(_unit, grid, minor, ratio, log_weights)
+  root = jnp.exp(minor / 2)
   matrix = jnp.asarray(grids.decorrelation(gaussians.colors.shape[1]), minor.dtype)
-  channels = (gaussians.colors[order] @ matrix.T / grid.color).T
-  one = jnp.ones_like(minor)
-  scales = _field(minor, one, (), near, weights) + _field(ratio, one, (minor,), near, weights)
-  return scales + sum(_field(channel, unit, (), near, weights) for channel in channels)
+  channels = (gaussians.colors[order] @ matrix.T).T
+  bits = _field(root, unit(grid.minor, grids.MINOR), (), near, weights)
+  bits += _field(ratio, unit(grid.ratio, grids.RATIO), (minor,), near, weights)
+  bits += sum(_field(channel, unit(grid.color, grids.COLOR), (), near, weights) for channel in channels)
+  if gaussians.log_weights is not None:
+    step = jnp.full_like(minor, grid.weight / grids.ONE)
+    bits += _field(log_weights, step, (minor, ratio), near, weights)
+  return bits
+
+
+def _unit(
+  grid: Grid, minor: Array, ratio: Array, log_weights: Array, units: Array, field: grids.Sensitivity
+) -> Array:
+  """`[N]` steps of a field as in grids.quantize, without rounding of levels."""
+  octaves = [value * (8 / math.log(2)) for value in (minor, ratio, log_weights)]
+  level = sum(factor * value for factor, value in zip(field, octaves, strict=True)) / 2**7
+  level = jnp.clip(level, grids.MIN_LEVEL, grids.MAX_LEVEL)
+  return jax.lax.stop_gradient(units[-grids.MIN_LEVEL] / grids.ONE * 2.0 ** (-level / 4))
 
 
 def _neighbors(gaussians: Gaussians, grid: Grid) -> tuple[Array, Array, Array]:

@@ -61,8 +61,8 @@ def encode(
   With `checkpoint` the encoding goes on from what it finds in that folder, to the same bytes as without the
   interruption. What it leaves there is for the caller to remove when the bytes are safe.
 
-  Raises ValueError for arguments that make no sense, a set that the format does not hold (log-weights, a blend that
-  has no code in files), a goal out of reach, the checkpoint of another encoding; FitError.
+  Raises ValueError for arguments that make no sense, a set that the format does not hold (a blend that has no code
+  in files), a goal out of reach, the checkpoint of another encoding; FitError.
   """
   layers = arguments.whole("layers", layers, least=1, most=container.MAX_LAYERS)
   chosen, kept = encoding.effort_of(effort), dict(metadata or {})
@@ -276,7 +276,7 @@ def _packed(work: Work, num_gaussians: int) -> _Packed:
 
 
 def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
-  """The float fit, Euler shapes, on a canvas as a file can hold it. Raises ValueError for one with log-weights."""
+  """The float fit, Euler shapes, on a canvas as a file can hold it."""
   recipe, total = work.effort.recipe, work.effort.steps if steps is None else steps
   if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
     recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
@@ -291,8 +291,7 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
     checkpoint=work.part(f"{stage}-{num_gaussians}"),
     progress_fn=report,
   ).gaussians
-  packing.check_weights(fitted)
-  return packing.on_thousandths(fitted._replace(shape=geometry.to_euler(fitted.shape), log_weights=None))
+  return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
 
 
 def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
