@@ -41,11 +41,14 @@ def fit(folder, steps):
   seen = []
   stop = gaussjax.Stop(max_steps=STEPS, requested=lambda: bool(seen) and seen[-1]["step"] >= steps)
   checkpoint = gaussjax.Checkpoint(folder, every_steps=steps, label="golden")
+  recipe = gaussjax.Recipe(
+    initialize=gaussjax.initializers.grid, policy=None, steps=STEPS
+  )  # compiles in little time
   return gaussjax.fit(
     image(),
     num_gaussians=COUNT,
     seed=SEED,
-    preset="fast",
+    preset=recipe,
     stop=stop,
     checkpoint=checkpoint,
     progress_fn=seen.append,
