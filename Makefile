@@ -15,7 +15,7 @@ test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What a version of Python or JAX is most likely to break, in an environment of its own: VENV says where.
-QUICK := doors files versions codec rendering scanlines image_io metrics architecture ecosystem
+QUICK := doors files versions codec rendering architecture ecosystem
 test-quick: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(QUICK:%=tests/test_%.py)
 	$(BIN)/python tests/smoke.py
