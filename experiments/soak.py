@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import statistics
@@ -31,9 +32,9 @@ from experiments import rowfile, runner
 
 FLAGS = flags.FLAGS
 KILLED = ("fit", "encode", "batch")
-PICTURES = 4  # of a batch
+PICTURES = 8  # of a batch
 MOST_SECONDS = 600  # that any process may take
-ORPHAN_SECONDS = 90  # in which workers without a parent have to end
+ORPHAN_SECONDS = 60  # in which workers without a parent have to end
 GROWTH = 64 * 2**20  # bytes by which a process that lives on may grow between the first and the last third
 WARM_ROUNDS = 3  # of it, which do not count
 
@@ -96,6 +97,15 @@ class Soak:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def line_of(process: subprocess.Popen) -> str:
+  """The next line that a process prints, empty at its end. Raises WrongError for one that says nothing any more."""
+  assert process.stdout is not None
+  if not select.select([process.stdout], [], [], MOST_SECONDS)[0]:
+    end_group(process)
+    raise WrongError(f"a process says nothing for {MOST_SECONDS} s")
+  return process.stdout.readline()
 
 
 def end_group(process: subprocess.Popen) -> None:
@@ -181,8 +191,7 @@ def kill_again_and_again(soak: Soak, name: str, result: str) -> dict[str, Any]:
   folder = soak.begun(name)
   for _ in range(soak.rng.randint(2, 5)):
     process = soak.start(name, str(folder), stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    process.stdout.readline()  # that it works
+    line_of(process)  # that it works
     time.sleep(soak.rng.expovariate(1.0))
     soak.kills += process.poll() is None
     end_group(process)
@@ -197,10 +206,10 @@ def kill_batches(soak: Soak) -> dict[str, Any]:
   """A batch of which now a worker, now the parent, now all are killed; what is written stays as it is."""
   folder, there = soak.begun("batch"), dict[Path, bytes]()
   for way in soak.rng.choices(("worker", "parent", "all"), k=3):
-    process = soak.start(*batch_of(soak, folder), "--json", module="gaussjax.cli")
-    deadline = time.monotonic() + soak.rng.uniform(1.0, 12.0)
-    while process.poll() is None and time.monotonic() < deadline:
-      time.sleep(0.05)
+    process = soak.start(*batch_of(soak, folder), module="gaussjax.cli", stderr=subprocess.DEVNULL)
+    for _ in range(len(there) + soak.rng.randint(0, 2)):
+      line_of(process)  # of a file that is written, or there
+    time.sleep(soak.rng.expovariate(1.0))
     kill_some(soak, process, way)
     check_whole(folder)
     for path, data in there.items():
@@ -226,9 +235,9 @@ def kill_some(soak: Soak, process: subprocess.Popen, way: str) -> None:
       with contextlib.suppress(ProcessLookupError):
         os.kill(soak.rng.choice(workers), signal.SIGKILL)
         soak.kills += 1
-    status, _, error = soak.finish(process)
+    status, _, _ = soak.finish(process)
     if status:
-      raise WrongError(f"a batch whose worker was killed has status {status}: {error[-500:]}")
+      raise WrongError(f"a batch whose worker was killed has status {status}")
   elif way == "parent":
     soak.kills += 1
     process.kill()
@@ -353,12 +362,11 @@ def live_on(soak: Soak) -> dict[str, Any]:
     soak.steady = soak.start(
       "steady", str(soak.begun("steady")), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=1
     )
-    assert soak.steady.stdout is not None
-    soak.steady.stdout.readline()
-  assert soak.steady.stdin is not None and soak.steady.stdout is not None
+    line_of(soak.steady)
+  assert soak.steady.stdin is not None
   soak.steady.stdin.write("go\n")
   soak.steady.stdin.flush()
-  answer = soak.steady.stdout.readline()
+  answer = line_of(soak.steady)
   if not answer:
     raise WrongError(f"the process that lives on ended with status {soak.steady.wait()}")
   return json.loads(answer) | {"process": soak.steady.pid}
