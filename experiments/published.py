@@ -41,8 +41,8 @@ def commands(images: str, four: str, fresh: bool) -> dict[str, list[str]]:
   }
   return {
     "photographs": [*sweep, "--num_gaussians=5000,10000", "--name=kodak"],
-    "photographs, best": [*sweep, "--num_gaussians=10000", "--variants=best", "--name=kodak"],
-    "50,000 Gaussians": [*sweep, "--num_gaussians=50000", "--name=kodak_high"],
+    "photographs by best": [*sweep, "--num_gaussians=10000", "--variants=best", "--name=kodak"],
+    "photographs by many": [*sweep, "--num_gaussians=50000", "--name=kodak_high"],
     "parts": [
       *("sweep", of_four, *again, "--num_gaussians=5000", "--seeds=0,1", "--seconds=60", "--name=ablation"),
       f"--variants={ABLATION}",
@@ -51,7 +51,7 @@ def commands(images: str, four: str, fresh: bool) -> dict[str, list[str]]:
     "stage v4": ["acceptance", "--stage=v4", of, *again],
     "stage v7": ["acceptance", "--stage=v7", of, *again],
     "rate and distortion": ["rate_distortion", of, "--name=kodak_rd", *again],
-    "bits, rounding, layers": ["codec_levers", of_four, "--name=codec_levers"],
+    "bits and rounding": ["codec_levers", of_four, "--name=codec_levers"],
     "damaged files": ["fuzz_format", "--mutations=100000"],
     "damaged archives": ["fuzz_format", "--mutations=100000", "--format=npz"],
     "renderer": ["benchmark_render", "--sweep"],
@@ -67,8 +67,8 @@ def four_of(images: Path) -> Path:
     name = f"kodim{number:02d}.png"
     if not (images / name).is_file():
       raise ValueError(f"got --images={images}, which has no {name}; expected the 24 Kodak photographs")
-    if not (folder / name).exists():
-      (folder / name).symlink_to((images / name).absolute())
+    (folder / name).unlink(missing_ok=True)  # of other photographs, perhaps
+    (folder / name).symlink_to((images / name).absolute())
   return folder
 
 
