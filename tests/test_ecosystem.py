@@ -206,7 +206,8 @@ def test_help_is_a_manual():
 
 
 FOREIGN = """
-import os, signal, sys
+import asyncio, multiprocessing.resource_tracker, os, signal, subprocess, sys
+import imageio.v3, jax, optax, tqdm  # those of others have ways of their own on other systems
 for name in ("resource", "fcntl", "termios", "pwd", "grp"):
   sys.modules[name] = None
 for module, names in ((os, ("sched_getaffinity", "sched_setaffinity", "mkfifo", "fork", "geteuid", "sysconf")),
