@@ -1,17 +1,24 @@
-# make demo: fit the photograph; make test: check everything; make test-web: check the pages in a browser.
+# make demo: fit the photograph; make test: check everything; make test-web: check the pages in a browser;
+# make package: build, install and use the package; make results-quick: do published figures come out here?
 # All make their own environment in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-web lint clean
+.PHONY: demo test test-quick test-web lint package coverage results results-quick clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.fit_image --preset=fast --num_gaussians=2000 --out_dir=out/demo
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What a version of Python or JAX is most likely to break, in an environment of its own: VENV says where.
+QUICK := doors files versions codec rendering architecture ecosystem
+test-quick: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(QUICK:%=tests/test_%.py)
+	$(BIN)/python tests/smoke.py
 
 # By the system's Chromium; screenshots stay in out/browser. Left out with a message without it, or without playwright.
 test-web: $(VENV)/.browser
@@ -21,6 +28,20 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+package: $(VENV)/.package
+	$(BIN)/python tests/package.py out/package
+
+# Lines of the package that tests of this process run; workers and the command in processes of its own do not count.
+coverage: $(VENV)/.coverage
+	$(BIN)/python -m pytest -n 1 --dist loadfile --no-loadscope-reorder --cov=gaussjax --cov-report=term
+
+# Every table of docs/results.md, for hours; the same command goes on where it stopped. IMAGES: 24 Kodak photographs.
+results: $(VENV)/.installed
+	$(BIN)/python -m experiments.published --images="$(IMAGES)"
+
+results-quick: $(VENV)/.installed
+	$(BIN)/python -m experiments.results_quick
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,5 +54,11 @@ $(VENV)/.browser: $(VENV)/.installed
 	# Not the extra of this package, for which its native code would be built once more.
 	$(BIN)/pip install --quiet --disable-pip-version-check 'playwright>=1.49' && touch $@ || echo 'no playwright'
 
+$(VENV)/.package: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6' && touch $@
+
+$(VENV)/.coverage: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pytest-cov>=6' && touch $@
+
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) .venv-* out build dist

@@ -9,7 +9,6 @@ million Gaussians, and a plot. `--renderers` are those to measure, the fastest f
 """
 
 import json
-import resource
 import subprocess
 from pathlib import Path
 
@@ -113,7 +112,7 @@ def measure(height: int, width: int, num_gaussians: int, blend, drawn_by: str, *
     "amortised_ms": amortised,
     "evaluations_millions": pairs * tiles.TILE[0] * tiles.TILE[1] / 1e6,
     "compile_ms": first,
-    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak_memory_mb": runner.peak_memory() / 2**20,
     "ns_per_pixel": (both if gradient else forward) * 1e6 / (height * width),
   }
 

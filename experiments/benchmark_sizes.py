@@ -6,7 +6,6 @@ Each size compiles programs of its own, which take some hundreds of mappings, of
 Expected: the process ends normally; mappings stay below 30,000 and resident memory below 4 GB.
 """
 
-import resource
 from pathlib import Path
 
 from absl import flags
@@ -41,8 +40,8 @@ def main() -> int:
       gaussjax.fit(image, num_gaussians=8, stop=gaussjax.Stop(max_steps=2))
     most = max(most, mappings())
     if (index + 1) % FLAGS.every == 0 or index + 1 == FLAGS.count:
-      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-      print(f"{index + 1:5d}  {mappings():8d}  {resident():6.0f}  {peak:10.0f}", flush=True)
+      peak = runner.peak_memory() / 2**20
+      print(f"{index + 1:5d}  {mappings():8d}  {runner.memory() / 2**20:6.0f}  {peak:10.0f}", flush=True)
   print(f"mappings at most {most}")
   return int(most > MOST_MAPPINGS)
 
@@ -51,12 +50,6 @@ def mappings() -> int:
   """Of this process's memory; 0 where there is no /proc."""
   maps = Path("/proc/self/maps")
   return len(maps.read_bytes().splitlines()) if maps.exists() else 0
-
-
-def resident() -> float:
-  """MB of memory in use; 0 where there is no /proc."""
-  statm = Path("/proc/self/statm")
-  return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20 if statm.exists() else 0.0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ check sums made right again, and half of those in the header's fields, the count
 import io
 import json
 import random
-import resource
 import sys
 import time
 import warnings
@@ -280,7 +279,7 @@ def outcomes(
 
   counts, slowest = Counter[str](), 0.0
   judge(whole)  # compiles
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  before = runner.peak_memory()
   began = time.monotonic()
   with clock.stepping_clock() as seconds:
     for source in (truncations(whole), mutate(whole, FLAGS.mutations, FLAGS.seed)):
@@ -290,7 +289,7 @@ def outcomes(
         slowest = max(slowest, seconds() - start)
         if index % 5000 == 4999:
           print(f"{index + 1} of {FLAGS.mutations}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-  return counts, slowest, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+  return counts, slowest, runner.peak_memory() - before
 
 
 if __name__ == "__main__":

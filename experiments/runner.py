@@ -102,6 +102,21 @@ class Compilations:
       self.count, self.seconds = self.count + 1, self.seconds + duration_secs
 
 
+def peak_memory() -> int:
+  """The most bytes of memory that this process has had; 0 where the system does not tell."""
+  try:
+    import resource  # which Windows lacks
+  except ImportError:
+    return 0
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory() -> int:
+  """The bytes of memory that this process has in use; 0 where there is no /proc."""
+  statm = Path("/proc/self/statm")
+  return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
 def own_flags() -> dict[str, flags.Flag]:
   """The flags that runners define, not absl's own."""
   own = flags.FLAGS.flags_by_module_dict()

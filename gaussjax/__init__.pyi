@@ -7,9 +7,11 @@ from .geometry import concatenate as concatenate, take as take, where as where
 from .gjx.encoding import Effort as Effort
 from .gjx.imageio_plugin import register_imageio as register_imageio
 from .gjx.packing import decode as decode
+from .gjx.pillow_plugin import register_pillow as register_pillow
 from .gjx.search import encode as encode
 from .gjx.store import load as load, save as save
 from .image_io import read_image as read_image, write_image as write_image
+from .progress import progress_bar as progress_bar
 from .quality import losses as losses, metrics as metrics
 from .rendering import blends as blends
 from .rendering.blends import Blend as Blend

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -187,10 +188,25 @@ def _serve(parent: Any, cores: list[int]) -> None:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by way of each `finally`, where half a file is removed
   if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, cores)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   _prepare(len(cores))
   with contextlib.suppress(EOFError, OSError):
     while True:
       parent.send(_attempt(*parent.recv()))
+
+
+def _end_with_parent() -> None:
+  """Waits for the parent's end, however it comes, and ends this worker as the parent would have."""
+  parent = multiprocessing.parent_process()
+  if parent is None:
+    return
+  parent.join()
+  if hasattr(signal, "pthread_kill"):  # wakes the main thread if it waits
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+  else:
+    signal.raise_signal(signal.SIGTERM)
+  time.sleep(GRACE_SECONDS)
+  os._exit(1)  # it may be deep in XLA, where it writes no file
 
 
 def _why_ended(worker: _Worker) -> str:

@@ -1,19 +1,26 @@
-"""Files are read within bounds, and written whole or not at all."""
+"""Files are read within bounds, and written whole or not at all.
+
+A place is a path, a file that is open for bytes, or an address such as "s3://bucket/photo.gjx" or "memory://set.npz",
+which fsspec (the extra of that name) reads and writes.
+"""
 
 import contextlib
 import io
 import json
 import math
 import os
+import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaussjax.errors import FormatError
+from gaussjax.errors import FormatError, one_line
+
+Place = str | os.PathLike | IO[bytes]
 
 MOST_BYTES = 1 << 30  # of a file, and of what an archive may hold when it is unpacked
 MOST_MEMBERS = 1024
@@ -21,59 +28,154 @@ TEMPORARY = ".gaussjax-"  # begins the names of files that are being written
 CENTRAL_ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip archive's directory
 
 
-def read_bytes(path: str | os.PathLike, *, most: int = MOST_BYTES) -> bytes:
-  """All of a file, pipe or device. Raises ValueError if it cannot be read or has more than `most` bytes."""
-  parts, left = list[bytes](), most + 1
+def is_url(place: Any) -> bool:
+  """Whether it is an address for fsspec; one letter before the colon is a drive of Windows."""
+  return isinstance(place, str) and re.match(r"([a-z][a-z0-9+.-]+::)*[a-z][a-z0-9+.-]+://", place) is not None
+
+
+def is_stream(place: Any) -> bool:
+  """Whether it is an open file, or what reads or writes like one."""
+  return hasattr(place, "read") or hasattr(place, "write")
+
+
+def name_of(place: Any) -> str:
+  """What messages call a place, and what ends in its suffix if it has one."""
+  if is_stream(place):
+    name = getattr(place, "name", None)
+    return name if isinstance(name, str) else "the file given"
+  if not isinstance(place, str | bytes | os.PathLike):
+    raise ValueError(f"got a {type(place).__name__}, expected a path, an address or a file that is open for bytes")
+  return os.fsdecode(place)
+
+
+def read_bytes(place: Place, *, most: int = MOST_BYTES) -> bytes:
+  """All of a file, pipe, device, address or, from where it stands, open file.
+
+  Raises ValueError if it cannot be read or has more than `most` bytes.
+  """
+  parts, left, name = list[bytes](), most + 1, name_of(place)
+  if not (is_stream(place) or is_url(place)) and os.path.isdir(place):  # type: ignore[arg-type]
+    raise ValueError(f"got {name}, which is not a file that can be read (Is a directory)")
   try:
-    with open(path, "rb") as file:
+    with _opened(place) as file:
       while left and (part := file.read(min(left, 1 << 20))):
+        if not isinstance(part, bytes):
+          raise ValueError(f"got {name}, which is open for text, expected a file that is open for bytes ('rb')")
         parts.append(part)
         left -= len(part)
   except OSError as error:
-    raise ValueError(f"got {path}, which is not a file that can be read ({error.strerror})") from error
+    reason = error.strerror or one_line(error)
+    raise ValueError(f"got {name}, which is not a file that can be read ({reason})") from error
   if not left:
-    raise ValueError(f"got {path}, which has more than {most} bytes")
+    raise ValueError(f"got {name}, which has more than {most} bytes")
   return b"".join(parts)
 
 
-def check_writable(path: str | os.PathLike) -> None:
-  """Before long work: that `write_whole` may write `path`. Raises ValueError.
+@contextlib.contextmanager
+def _opened(place: Any) -> Iterator[Any]:
+  if is_stream(place):
+    yield place  # whoever opened it closes it
+  elif is_url(place):
+    system, path = _system(place)
+    with _as_os_error(place), system.open(path, "rb") as file:
+      yield file
+  else:
+    with open(place, "rb") as file:
+      yield file
 
-  It creates a file and removes it, since modes do not bind every user, nor tell of a disk that is read-only.
-  """
+
+def _system(url: str) -> tuple[Any, str]:
+  """(fsspec's file system of an address, the path in it). Raises ValueError where there is none."""
   try:
-    if os.path.isdir(path):
-      raise ValueError(f"got {path}, which is a folder; expected the name of a file")
-    if is_regular(path):
-      target = os.path.realpath(path)
+    import fsspec
+  except ImportError as error:
+    raise ValueError(f"got {url}, which needs fsspec; pip install 'gaussjax[fsspec]' brings it") from error
+  try:
+    return fsspec.core.url_to_fs(url)
+  except Exception as error:  # an unknown protocol, its package missing, no credentials
+    raise ValueError(f"got {url}, which fsspec cannot serve ({one_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _as_os_error(url: str) -> Iterator[None]:
+  """Whatever a file system of fsspec's raises, as an OSError."""
+  try:
+    yield
+  except (OSError, ValueError):
+    raise
+  except Exception as error:
+    raise OSError(None, one_line(error), url) from error
+
+
+def exists(place: str | os.PathLike) -> bool:
+  """Whether there is something at a path or address. Raises ValueError, OSError for an address nobody serves."""
+  if not is_url(place):
+    return os.path.exists(place)
+  system, path = _system(str(place))
+  with _as_os_error(str(place)):
+    return bool(system.exists(path))
+
+
+def check_writable(place: Place) -> None:
+  """Before long work: that `write_whole` may write `place`. Raises ValueError.
+
+  It creates a file and removes it, since modes do not bind every user, nor tell of a disk that is read-only. Of an
+  address only its file system is asked for.
+  """
+  name = name_of(place)
+  try:
+    if is_stream(place):
+      if isinstance(place, io.TextIOBase) or not hasattr(place, "write"):
+        raise ValueError(f"got {name}, which does not take bytes, expected a file that is open for them ('wb')")
+    elif is_url(place):
+      _system(name)
+    elif os.path.isdir(name):
+      raise ValueError(f"got {name}, which is a folder; expected the name of a file")
+    elif is_regular(name):
+      target = os.path.realpath(name)
       if not os.path.isdir(os.path.dirname(target)):
-        raise ValueError(f"got {path}, whose folder does not exist")
+        raise ValueError(f"got {name}, whose folder does not exist")
       with contextlib.suppress(FileNotFoundError):
         os.lstat(target)  # too long a name
       with tempfile.TemporaryFile(dir=os.path.dirname(target)):
         pass
   except OSError as error:
-    raise ValueError(f"got {path}, which cannot be written ({error.strerror})") from error
+    raise ValueError(f"got {name}, which cannot be written ({error.strerror})") from error
 
 
 def is_regular(path: str | os.PathLike) -> bool:
-  """Not a folder, not a pipe or a device, which are written to and never replaced; it need not be there."""
-  return os.path.isfile(path) or not os.path.exists(path)
+  """Not an address, a folder, a pipe or a device, which are written to and never replaced; it need not be there."""
+  return not is_url(path) and (os.path.isfile(path) or not os.path.exists(path))
 
 
-def write_whole(path: str | os.PathLike, data: bytes) -> None:
-  """Writes to a temporary name in the same folder, then renames over `path`: a crash leaves the old file.
+def write_whole(place: Place, data: bytes) -> None:
+  """Writes to a temporary name in the same folder, then renames over `place`: a crash leaves the old file.
 
-  Where `path` is a link, what it leads to is replaced. A pipe or a device is written to. Raises OSError.
+  Where it is a link, what it leads to is replaced. A pipe, a device or an open file is written to. An address gets
+  all bytes in one request: whether that is whole or not at all is up to what serves it. Raises OSError.
   """
+  name = name_of(place)
   try:
-    if is_regular(path):
-      _replace(os.path.realpath(path), data)
+    if is_stream(place):
+      place.write(data)  # type: ignore[union-attr]
+    elif is_url(place):
+      _send(name, data)
+    elif is_regular(name):
+      _replace(os.path.realpath(name), data)
     else:
-      with open(path, "wb") as file:
+      with open(name, "wb") as file:
         file.write(data)
   except OSError as error:  # of a full disk it has no name, of a rename the temporary one
-    raise OSError(error.errno, error.strerror, str(path)) from error
+    raise OSError(error.errno, error.strerror or one_line(error), name) from error
+
+
+def _send(url: str, data: bytes) -> None:
+  system, path = _system(url)
+  if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
+    _replace(os.path.realpath(path), data)  # a path of this machine after all
+    return
+  with _as_os_error(url):
+    system.pipe_file(path, data)
 
 
 def _replace(target: str, data: bytes) -> None:

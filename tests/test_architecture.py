@@ -22,7 +22,7 @@ CHAIN = (
   {"quality", "rendering"},
   {"fitting"},
   {"contrib", "gjx", "exchange"},
-  {"report", "engines", "web"},
+  {"report", "engines", "web", "progress"},
   {"cli"},
 )
 PLACE = {room: place for place, rooms in enumerate(CHAIN) for room in rooms}
@@ -41,7 +41,7 @@ MAY_TOUCH_FILES = {
   "lpips",
   "archives",  # io, for bytes alone
 }
-MAY_TOUCH_IMAGES = {"image_io", "imageio_plugin"}
+MAY_TOUCH_IMAGES = {"image_io", "imageio_plugin", "pillow_plugin"}
 
 
 def imported(path):

@@ -241,7 +241,10 @@ for i in range(2):
 @pytest.mark.parametrize("drawn_by", ["tiles", "scanlines"])
 def test_neighbours_work_under_shard_map(drawn_by):
   """On two virtual devices, which a process must ask for before it starts."""
-  environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+  environment = {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+  }
   done = subprocess.run(
     [sys.executable, "-c", SHARDED, drawn_by], env=os.environ | environment, capture_output=True, text=True
   )

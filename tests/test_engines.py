@@ -252,3 +252,36 @@ def test_slurms_jobs_are_tried_again(tmp_path, monkeypatch):
   assert [name for name, outcome in outcomes.items() if outcome.error] == ["full"]
   assert outcomes["full"].error == "full: No space left on device"
   assert Counter(name for (name,) in notes(log)) == {"once": 2, "never": 1, "full": 3}
+
+
+ORPHANING = """
+import sys
+from gaussjax import engines
+import test_engines
+for _ in engines.run(test_engines.sleeping, [(sys.argv[1], "a"), (sys.argv[1], "b")], workers=2): pass
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+  """And tidy up: else they would go on for as long as a picture takes, on cores that somebody else was given."""
+  parent = subprocess.Popen([sys.executable, "-c", ORPHANING, str(tmp_path)])
+  names = ("a", "b")
+  try:
+    wait_until(lambda: all((tmp_path / f"{name}.started").exists() for name in names) or parent.poll() is not None)
+    assert parent.poll() is None
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: all((tmp_path / f"{name}.tidied").exists() for name in names))
+  finally:
+    parent.kill()
+    for path in tmp_path.glob("*.started"):
+      with contextlib.suppress(ProcessLookupError, ValueError):
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def wait_until(holds):
+  deadline = time.monotonic() + 120  # far more than it takes
+  while not holds():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)

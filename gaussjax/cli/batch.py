@@ -76,14 +76,14 @@ def _in_turn(jobs: list[_Job], arguments: argparse.Namespace) -> _Ends:
 
 def _by_engine(jobs: list[_Job], arguments: argparse.Namespace) -> _Ends:
   """As they end in other processes, those first of which it is known before."""
-  from gaussjax import engines
+  from gaussjax import engines, files
 
   known = {index: result for index, job in enumerate(jobs) if (result := _result(job, arguments)) is not None}
   yield from known.items()
   due = [index for index in range(len(jobs)) if index not in known]
   names = ("quality", "bpp", "size", "target_psnr", "layers", "effort", "seed", "metadata", "verbose", "force")
   options = {name: getattr(arguments, name) for name in names}
-  absolute = os.path.abspath  # other processes may have another folder
+  absolute = lambda path: path if files.is_url(path) else os.path.abspath(path)  # another process, another folder
   tasks = [(absolute(jobs[index].source), absolute(jobs[index].target), options) for index in due]
   report, engine = progress_bars(), arguments.engine or "local"
   report("batch", 0, len(due))
@@ -173,6 +173,8 @@ def _make_folder(folder: str) -> None:
   """Makes it, and sees that files can be written there. Raises ValueError."""
   from gaussjax import files
 
+  if files.is_url(folder):
+    raise ValueError(f"got --out_dir {folder}, expected a folder of this machine")
   try:
     Path(folder).mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from gaussjax.cli import completion
 from gaussjax.cli.batch import FAILURES, run_batch
 from gaussjax.cli.decode import LEAST_CROP, run_compare, run_decode, run_info
 from gaussjax.cli.doctor import run_doctor
@@ -17,6 +18,70 @@ MOST_WORKERS = 10_000
 MOST_PIXELS = 1 << 27
 MOST_PSNR = 99.0  # dB; of pictures of 8 bits that are not the same none comes near it
 
+TOP_NOTES = """\
+gaussjax COMMAND --help tells each one's options and gives examples. Inputs and outputs may be - (standard input and
+output), or an address such as s3://bucket/photo.gjx where gaussjax[fsspec] is installed. Nothing that is there is
+replaced without --force. The exit status is 0, 1 for a damaged file, 2 for a mistake, 130 after an interruption.
+"""
+EXAMPLES = {
+  "encode": """\
+examples:
+  gaussjax encode photo.jpg photo.gjx                    at quality 50
+  gaussjax encode photo.jpg photo.gjx --bpp 0.2 -e 6     at most 0.2 bits a pixel, with more time spent
+  gaussjax encode photo.jpg - --size 20000 > photo.gjx   at most 20,000 bytes
+  gaussjax encode photo.jpg photo.gjx --resume           goes on with what was interrupted
+
+Of --quality, --bpp, --size and --target_psnr one may be given.
+""",
+  "decode": """\
+examples:
+  gaussjax decode photo.gjx photo.png
+  gaussjax decode cut.gjx photo.png --partial            what is whole of it
+""",
+  "render": """\
+examples:
+  gaussjax render photo.gjx large.png --zoom 4
+  gaussjax render photo.gjx part.png --crop 100,80,300,230 --width 1600
+""",
+  "info": """\
+examples:
+  gaussjax info photo.gjx
+  gaussjax info photo.gjx --json | jq .bpp
+""",
+  "compare": """\
+examples:
+  gaussjax compare photo.png photo.gjx
+""",
+  "view": """\
+examples:
+  gaussjax view photo.gjx side-by-side.png --original photo.jpg
+  gaussjax view photo.gjx --html photo.html --original photo.jpg --open
+""",
+  "export": """\
+examples:
+  gaussjax export photo.gjx photo.ply
+""",
+  "import": """\
+examples:
+  gaussjax import checkpoint.pt photo.npz --width 768 --height 512
+""",
+  "batch": """\
+examples:
+  gaussjax batch photos --out_dir files --bpp 0.2
+  gaussjax batch photos more/*.png --out_dir files --workers 4     run it again: only what is missing is done
+""",
+  "doctor": """\
+examples:
+  gaussjax doctor
+""",
+  "completion": """\
+examples:
+  gaussjax completion bash > ~/.local/share/bash-completion/completions/gaussjax
+  gaussjax completion zsh > ~/.zfunc/_gaussjax           a folder in $fpath, before compinit
+  gaussjax completion fish > ~/.config/fish/completions/gaussjax.fish
+""",
+}
+
 
 class _Parser(argparse.ArgumentParser):
   """Mistakes in one line, without the usage."""
@@ -27,13 +92,19 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
   """All subcommands with their arguments; needs no JAX."""
-  top = _Parser(prog="gaussjax", description="Pictures as sets of 2D Gaussians, in small files.")
+  top = _Parser(
+    prog="gaussjax",
+    description="Pictures as sets of 2D Gaussians, in small files.",
+    epilog=TOP_NOTES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   top.add_argument("--version", action="store_true", help="print the version and exit")
   top.set_defaults(run=lambda arguments: _version(top, arguments))
   commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
   def command(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
-    added = commands.add_parser(name, help=help, description=help)
+    form = argparse.RawDescriptionHelpFormatter
+    added = commands.add_parser(name, help=help, description=help, epilog=EXAMPLES[name], formatter_class=form)
     added.set_defaults(run=run)
     return added
 
@@ -67,12 +138,18 @@ def parser() -> argparse.ArgumentParser:
   batch = command("batch", run_batch, "many pictures to .gjx files; those that are there are left alone")
   _add_batch(batch)
   doctor = command("doctor", run_doctor, "versions, devices, whether renderers are right on them, flags, the cache")
+  shell = command("completion", _complete, "what makes a shell complete the command's words")
+  shell.add_argument("shell", choices=completion.SHELLS, help="which shell")
   for one in (encode, decode, render, info, compare, view, export, bring, batch, doctor):
     one.add_argument("--json", action="store_true", help="report as JSON")
   for one in (encode, decode, render, view, export, bring, batch):
     one.add_argument("--force", action="store_true", help="replace files that are there")
     one.add_argument("-v", "--verbose", action="store_true", help="say more")
   return top
+
+
+def _complete(arguments: argparse.Namespace) -> None:
+  print(completion.script(parser(), arguments.shell), end="")
 
 
 def _add_files(command: argparse.ArgumentParser, source: str, target: str) -> None:

@@ -57,7 +57,7 @@ def check_flags() -> None:
 
 
 def read_input(path: str) -> bytes:
-  """The bytes of a file or a pipe, or standard input's."""
+  """The bytes of a file, a pipe or an address, or standard input's."""
   from gaussjax import files
 
   if path != "-":
@@ -89,11 +89,11 @@ def check_output(path: str, arguments: argparse.Namespace, suffixes: tuple[str, 
     return
   if os.path.isdir(path):
     raise ValueError(f"got the output {path}, which is a folder; expected the name of a file")
-  if files.is_regular(path):
+  if files.is_regular(path) or files.is_url(path):
     if Path(path).suffix.lower() not in suffixes:
       raise ValueError(f"got the output {path}, expected a name that ends in {', '.join(suffixes)}")
-    if os.path.exists(path):
-      if any(os.path.exists(source) and os.path.samefile(source, path) for source in inputs):
+    if files.exists(path):
+      if path in inputs or any(os.path.exists(source) and os.path.samefile(source, path) for source in inputs):
         raise ValueError(f"got the output {path}, which is the input")
       if not arguments.force:
         raise ValueError(f"got the output {path}, which is there already; --force replaces it")

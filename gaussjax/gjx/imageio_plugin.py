@@ -1,4 +1,8 @@
-"""The plugin through which imageio reads and writes `.gjx` files."""
+"""The plugin through which imageio reads and writes `.gjx` files.
+
+imageio keeps a table of its plugins and looks for no others, by entry points or otherwise, so it has to be told of
+this one: by `gaussjax.register_imageio()`, or for one call by `plugin=Plugin`.
+"""
 
 from typing import Any
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from gaussjax import files
 from gaussjax.image_io import arrays
 
 MAX_BYTES = 2**30 + 2**20  # the largest picture with nothing compressed, at 8 bytes a pixel, and its metadata
@@ -45,27 +46,38 @@ def bytes_of(source: Any, name: str | None) -> tuple[bytes, str]:
   """(the file's bytes, what errors call it). Pipes can be read only once: whatever follows works on the bytes."""
   if isinstance(source, bytes | bytearray | memoryview):
     data, name = bytes(source), arrays.one_line(name or "the bytes given")
+  elif files.is_stream(source) or files.is_url(source):
+    name = arrays.one_line(name or files.name_of(source))
+    data = files.read_bytes(source, most=MAX_BYTES)
   else:
-    if not isinstance(source, str | os.PathLike):
-      raise ValueError(f"got a source of type {type(source).__name__}, expected a path or an image file's bytes")
-    name = arrays.one_line(name or str(os.fspath(source)))
-    try:
-      with open(source, "rb") as file:
-        data = bytes(_read_at_most(file, MAX_BYTES + 1))
-    except FileNotFoundError:
-      raise ValueError(f"got {name}, which does not exist; expected an image file") from None
-    except IsADirectoryError:
-      raise ValueError(f"got {name}, which is a folder, not a file; expected an image file") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-      reason = getattr(error, "strerror", None) or error
-      raise ValueError(
-        f"got {name}, which cannot be read ({arrays.one_line(reason)}); expected an image file"
-      ) from error
+    data, name = _bytes_of_path(source, name)
   if not data:
     raise ValueError(f"{name}: not a readable image: it is empty, 0 bytes long")
   if len(data) > MAX_BYTES:
     raise ValueError(f"{name}: got more than {MAX_BYTES} bytes, expected at most that many")
   return data, name
+
+
+def _bytes_of_path(source: Any, name: str | None) -> tuple[bytes, str]:
+  if not isinstance(source, str | os.PathLike):
+    raise ValueError(
+      f"got a source of type {type(source).__name__}, expected a path, an open file or an image file's bytes"
+    )
+  name = arrays.one_line(name or str(os.fspath(source)))
+  try:
+    if os.path.isdir(source):  # which Windows calls a permission that is denied
+      raise IsADirectoryError
+    with open(source, "rb") as file:
+      return bytes(_read_at_most(file, MAX_BYTES + 1)), name
+  except FileNotFoundError:
+    raise ValueError(f"got {name}, which does not exist; expected an image file") from None
+  except IsADirectoryError:
+    raise ValueError(f"got {name}, which is a folder, not a file; expected an image file") from None
+  except (OSError, ValueError) as error:  # ValueError: a null character in the path
+    reason = getattr(error, "strerror", None) or error
+    raise ValueError(
+      f"got {name}, which cannot be read ({arrays.one_line(reason)}); expected an image file"
+    ) from error
 
 
 def _read_at_most(file: Any, count: int) -> bytearray:
@@ -113,6 +125,8 @@ def opened(data: bytes) -> ImageFile.ImageFile:
         Image.MAX_IMAGE_PIXELS = before
   if image.format in ("EPS", "WMF"):  # drawn by other programs, if at all
     raise RefusedError(f"not a readable image: a drawing in {image.format}")
+  if image.format == "GJX":  # which Pillow opens after register_pillow
+    raise RefusedError(f"not a readable image: {_what_it_is(data)}")
   if image.width * image.height > arrays.MAX_PIXELS:
     raise RefusedError(f"got {image.width} x {image.height} pixels, expected at most {arrays.MAX_PIXELS}")
   return image

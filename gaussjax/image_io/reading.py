@@ -1,14 +1,14 @@
 """Image files in."""
 
-import os
 from collections.abc import Callable
 
+from gaussjax import files
 from gaussjax.image_io import colors, exif, opening, unpacking
 from gaussjax.image_io.arrays import FloatImage
 
 
 def read_image(
-  source: str | os.PathLike | bytes,
+  source: files.Place | bytes,
   *,
   name: str | None = None,
   keep_alpha: bool = False,
@@ -17,6 +17,7 @@ def read_image(
 ) -> FloatImage:
   """Reads the first frame of an image file (or pipe), or of its bytes, as float32 `[H, W, C]` in [0, 1], in sRGB.
 
+  `source` is a path, an open file, an address such as "s3://photos/1.png" (for fsspec), or the bytes.
   C is 1 for gray and 3 for colour, plus 1 for alpha if `keep_alpha`; otherwise alpha is composited on a gray of
   `background` (1 is white). Unsigned samples of at most 16 bits are divided by their greatest value. Signed ones,
   those of 32 bits, and floats outside [0, 1] are scaled so that the least becomes 0 and the greatest 1; floats that

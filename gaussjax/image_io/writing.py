@@ -1,8 +1,7 @@
 """Image files out."""
 
 import io
-import os
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ RENDER_OVERSHOOT = 0.5
 MAX_BEYOND = 0.02  # of a render's numbers, which lie even further out where its Gaussians are few
 
 
-def write_image(path: str | os.PathLike, image: ArrayLike) -> None:
+def write_image(path: files.Place, image: ArrayLike, *, suffix: str | None = None) -> None:
   """Writes `[H, W]` or `[H, W, C]` in the format of the path's suffix, whole or not at all.
 
   The suffixes: .png, .jpg, .jpeg, .webp, .tif, .tiff. C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha).
@@ -37,15 +36,18 @@ def write_image(path: str | os.PathLike, image: ArrayLike) -> None:
   formats keep these values but JPEG, which is
   written at quality 95 with colour in full resolution. WebP has no gray: it is written as RGB.
 
-  Raises ValueError for another suffix and for what the format cannot hold.
+  `path` may be an open file, which needs a `suffix` if it has no name, or an address for fsspec. Raises ValueError
+  for another suffix and for what the format cannot hold.
   """
-  path = Path(path)
-  if path.suffix.lower() not in FORMATS:
-    raise ValueError(f"got {path}, expected a name that ends in one of {', '.join(FORMATS)}")
+  name = files.name_of(path)
+  chosen = PurePath(name).suffix if suffix is None else suffix
+  if chosen.lower() not in FORMATS:
+    what = "a name that ends in" if suffix is None and not files.is_stream(path) else "a suffix that is"
+    raise ValueError(f"got {name if suffix is None else suffix}, expected {what} one of {', '.join(FORMATS)}")
   try:
-    data = image_bytes(image, path.suffix)
+    data = image_bytes(image, chosen)
   except ValueError as error:
-    raise ValueError(f"{path}: {error}") from error
+    raise ValueError(f"{name}: {error}") from error
   files.write_whole(path, data)
 
 

@@ -1,0 +1,49 @@
+"""Prints the table "Image by image" of docs/results.md from the rows, to be put there when those are new.
+
+python -m experiments.image_table
+"""
+
+import statistics
+
+from experiments import rate_distortion, rowfile, runner
+
+FITS = (("balanced", 5000), ("balanced", 10000), ("best", 10000))
+OTHERS = ("jpeg", "webp", "jpeg2000", "avif")
+EFFORT = 4
+
+
+def lines(*, first: bool = False) -> list[list[str]]:
+  """The cells of a line for each image, and of the means; by the last row of each thing, or the first ever."""
+  order = (lambda rows: rows[::-1]) if first else (lambda rows: rows)
+  fits = rowfile.latest(rowfile.read(rowfile.RESULTS / "kodak.jsonl"), ("image", "setting"))
+  files = rowfile.latest(order(rowfile.read(rate_distortion.KODAK)), ("image", "codec", "setting", "effort"))
+  table = list[list[float]]()
+  images = sorted({row["image"] for row in fits})
+  for image in images:
+    of = lambda codec: [row for row in files if row["image"] == image and row["codec"] == codec]  # noqa: B023
+    mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT]
+    kept = {row["setting"]: row for row in mine if row["setting"] in rate_distortion.SETTINGS[rate_distortion.OURS]}
+    points = lambda rows: [(row["bpp"], row["psnr"]) for row in rows]
+    psnr = [
+      row["psnr"]
+      for variant, count in FITS
+      for row in fits
+      if row["image"] == image and (row["setting"]["variant"], row["setting"]["num_gaussians"]) == (variant, count)
+    ]
+    rates = [rate_distortion.bd_rate(points(kept.values()), points(of(codec))) for codec in OTHERS]
+    table.append([*psnr, *(kept[rate]["psnr"] for rate in sorted(kept)), *(rate or 0.0 for rate in rates)])
+  table.append([statistics.mean(column) for column in zip(*table, strict=True)])
+  names = [f"{rowfile.number({'image': image}):02d}" for image in images] + ["mean"]
+  written = lambda row: [f"{value:.2f}" for value in row[:-4]] + [f"{value:+.0f}" for value in row[-4:]]
+  return [[name, *written(row)] for name, row in zip(names, table, strict=True)]
+
+
+def main() -> int:
+  """Prints it."""
+  for cells in lines():
+    print(f"| {' | '.join(cells)} |")
+  return 0
+
+
+if __name__ == "__main__":
+  runner.run(main, __doc__)

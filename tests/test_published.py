@@ -1,0 +1,181 @@
+"""What README and docs/results.md say is what the rows in experiments/results say.
+
+Not held here, since no rows are kept of it: seconds on named machines, other encoders' settings, memory.
+"""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from experiments import image_table, published, rate_distortion, results_quick, rowfile, runner, sweep
+
+ROOT = Path(__file__).parent.parent
+README, RESULTS = (ROOT / name for name in ("README.md", "docs/results.md"))
+
+
+def rows_of(name):
+  return rowfile.latest(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"), ("image", "setting"))
+
+
+def fits(name, variant, count, **more):
+  """Rows of a variant by image, in order."""
+  wanted = {"variant": variant, "num_gaussians": count, **more}
+  found = [row for row in rows_of(name) if wanted.items() <= row["setting"].items()]
+  return sorted(found, key=lambda row: row["image"])
+
+
+def mean(rows, figure="psnr", rest=None):
+  return statistics.mean(row[figure] for row in rows if rest is None or rowfile.number(row) % 2 == rest)
+
+
+def line(path, begin, cells=None):
+  """The cells of the one table line that begins so, without bold; of `cells` cells, if given."""
+  text = path.read_text(encoding="utf-8").replace("**", "")
+  found = [row for row in text.splitlines() if row.startswith(f"| {begin} |")]
+  found = [row for row in found if cells is None or row.count("|") == cells + 2]
+  assert len(found) == 1, f"{path.name} has {len(found)} lines that begin with {begin}"
+  return [cell.strip() for cell in found[0].strip("|").split("|")][1:]
+
+
+def same(said, found):
+  """Whether figures are as said, to the digits that are given."""
+  assert len(said) == len(found), (said, found)
+  for word, value in zip(said, found, strict=True):
+    digits = len(word.partition(".")[2])
+    assert abs(float(word) - value) <= 0.5 * 10**-digits + 1e-6, (said, found)
+
+
+def words(cells):
+  return re.findall(r"[-+]?\d+(?:\.\d+)?", " ".join(cells))
+
+
+@pytest.fixture(scope="module")
+def columns():
+  """The columns of the table of fits."""
+  return [fits("kodak", "balanced", 5000), fits("kodak", "balanced", 10000), fits("kodak", "best", 10000)]
+
+
+@pytest.fixture(scope="module")
+def files():
+  """Rows of files by codec, at the settings of the curves."""
+  last = rowfile.latest(rowfile.read(rate_distortion.KODAK), ("image", "codec", "setting", "effort"))
+  last = [
+    row for row in last if row["setting"] in rate_distortion.SETTINGS[row["codec"]] and row["effort"] in (4, None)
+  ]
+  return rate_distortion.of_common_images(last)
+
+
+def test_the_table_of_fits(columns):
+  assert [len(column) for column in columns] == [24, 24, 24]
+  same(words(line(RESULTS, "mean PSNR, dB")), [mean(column) for column in columns])
+  same(
+    words(line(RESULTS, "odd / even images")), [mean(column, rest=rest) for column in columns for rest in (1, 0)]
+  )
+  same(words(line(RESULTS, "mean SSIM")), [mean(column, "ssim") for column in columns])
+  high = fits("kodak_high", "balanced", 50000)
+  said = re.search(r"\*\*([\d.]+) dB\*\* on the\s+mean of 24 \(odd ([\d.]+), even ([\d.]+)", RESULTS.read_text())
+  same(said.groups(), [mean(high), mean(high, rest=1), mean(high, rest=0)])
+  told = words(line(README, "5,000 / 10,000 / 50,000 Gaussians"))
+  same(told, [mean(columns[0]), mean(columns[1]), mean(high)])
+
+
+def test_the_table_of_parts():
+  """Each row of the ablation is the mean of its images and seeds."""
+  names = {
+    "default": "balanced",
+    "without weights": "unweighted",
+    "without density control": "fixed",
+    "constant rates instead of the cosine schedule": "constant",
+    "random start": "random",
+    "gradient-sampled start": "gradient_sampled",
+    "colours solved in closed form at the end": "final_solve",
+    "perceptual mix instead of L2": "perceptual",
+    "Adan instead of Adam": "adan",
+    "L-BFGS, without density control": "lbfgs",
+  }
+  for said, variant in names.items():
+    rows = fits("ablation", variant, 5000, seconds=60.0)
+    assert len(rows) == 8, variant
+    same(words(line(RESULTS, said)[:1]), [mean(rows)])
+
+
+def test_the_table_of_files(files):
+  points = rate_distortion.mean_points([row for row in files if row["codec"] == rate_distortion.OURS])
+  same(words(line(RESULTS, "bpp, mean of 24 photographs")), [point[1] for point in points])
+  same(words(line(RESULTS, "dB")), [point[2] for point in points])
+  by_rate = {point[0]: point[2] for point in points}
+  same(words(line(README, "files at 0.12 / 0.3 / 0.6 bits a pixel")), [by_rate[rate] for rate in (0.12, 0.3, 0.6)])
+
+
+def test_bytes_against_other_codecs(files):
+  mine, found = "gaussjax effort 4", {}
+  for codec, begin in (
+    ("jpeg", "JPEG"),
+    ("webp", "WebP"),
+    ("jpeg2000", "JPEG 2000"),
+    ("avif", "AVIF as Pillow writes it by default: read on"),
+  ):
+    found[codec] = rate_distortion.against(files, mine, codec)
+    average, odd, even, _, worst = found[codec][2:7]
+    same(words(line(RESULTS, begin, cells=4)), [float(value) for value in (average, odd, even, worst)])
+  told = words(line(README, "bytes at equal PSNR against WebP / JPEG 2000 / JPEG"))
+  same(told, [float(found[codec][2]) for codec in ("webp", "jpeg2000", "jpeg")])
+
+
+def test_the_table_image_by_image():
+  """All of the last rows, or all of the first: a line of another measurement would be a picture nobody made."""
+  text = RESULTS.read_text(encoding="utf-8")
+  said = [row for row in text.splitlines() if re.match(r"\| (\d\d|mean) \|", row)]
+  assert len(said) == 25
+  written = lambda table: [f"| {' | '.join(cells)} |" for cells in table]
+  assert said in [written(image_table.lines()), written(image_table.lines(first=True))]
+
+
+def test_every_published_runner_takes_its_flags(monkeypatch, tmp_path):
+  """A flag that a runner does not know would be found out after hours."""
+  import subprocess
+  import sys
+
+  commands = published.commands("IMAGES", "FOUR", True)
+  code = (
+    "import importlib, json, sys\nfrom absl import flags\n"
+    "module, arguments = json.loads(sys.argv[1])\n"
+    "importlib.import_module(f'experiments.{module}').define_flags()\n"
+    "assert len(flags.FLAGS([module, *arguments])) == 1\n"
+  )
+  for module, *arguments in {words[0]: words for words in commands.values()}.values():
+    done = subprocess.run(
+      [sys.executable, "-c", code, json.dumps([module, arguments])], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 0, (module, done.stderr.decode())
+
+
+def test_quick_figures_are_of_published_rows(monkeypatch, tmp_path):
+  """With measurements that give the rows themselves all are met; a figure that is off, or no figure, is not."""
+  kept = {"sweep": 0.0, "files": 0.0}
+
+  def row_of_fit(path, image, setting, rows):
+    row = results_quick.published(rowfile.RESULTS / "kodak.jsonl", sweep.wanted(image, setting))
+    return row | {"psnr": row["psnr"] + kept["sweep"]}
+
+  def row_of_file(path, image, codec, setting, effort, rows):
+    row = results_quick.published(rate_distortion.KODAK, rate_distortion.wanted(image, codec, setting, effort))
+    return row | {"psnr": row["psnr"] + kept["files"] * (codec == "gaussjax")}
+
+  monkeypatch.setattr(sweep, "row_of", row_of_fit)
+  monkeypatch.setattr(rate_distortion, "row_of", row_of_file)
+  monkeypatch.setattr(results_quick, "MUTATIONS", 20)
+  source = rowfile.source()
+  figures = lambda: [
+    results_quick.damaged(),
+    *(results_quick.fit(*given, tmp_path, source) for given in results_quick.FITS),
+    *(results_quick.file(rate, tmp_path, source) for rate in results_quick.RATES),
+    *(results_quick.against(codec, tmp_path, source) for codec in results_quick.OTHERS),
+  ]
+  assert all(one.met for one in figures())
+  kept |= {"sweep": -0.2, "files": float("nan")}
+  assert [one.met for one in figures()] == [True, *[False] * (len(results_quick.FITS) + 8)]
+  assert runner.PHOTOGRAPH.stem == "kodim23"
