@@ -1,11 +1,12 @@
-# make demo: fit the photograph; make test: check everything; make test-web: check the pages in a browser.
-# All make their own environment in .venv.
+# make demo: fit the photograph; make test: check everything; make test-web: check the pages in a browser;
+# make docs: the site of the documents, in out/docs; make notebooks: run those of docs/notebooks again. All make
+# their own environment in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-web lint clean
+.PHONY: demo test test-web lint docs notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.fit_image --preset=fast --num_gaussians=2000 --out_dir=out/demo
@@ -22,6 +23,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	$(BIN)/codespell README.md BUILD_NOTES.md CHANGELOG.md docs gaussjax experiments tests \
+	  --skip '*.jsonl,*.ipynb,*.so,*.png,*.jpg,*.lock' --ignore-words-list ans
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
+	@echo 'the site: out/docs/index.html'
+
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m experiments.notebooks --notebooks=docs/notebooks
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -32,6 +42,13 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.browser: $(VENV)/.installed
 	# Not the extra of this package, for which its native code would be built once more.
 	$(BIN)/pip install --quiet --disable-pip-version-check 'playwright>=1.49' && touch $@ || echo 'no playwright'
+
+$(VENV)/.docs: $(VENV)/.installed
+	# The extra `docs` without the package, whose native code would be built once more.
+	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project'] \
+	  ['optional-dependencies']; print(*extras['docs'], sep='\\n')" > $@.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $@.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) out

@@ -1,4 +1,4 @@
-"""Links that lead out of docs/ to files of the repository: on a Git host they work as they are, here they are named.
+"""Links that lead out of docs/ to files of the repository: a Git host follows them, here they are named.
 
 Without this Sphinx would offer each such file for download.
 """
@@ -22,7 +22,9 @@ def outside(app, document) -> None:
     name = str(target.relative_to(root))
     page = {"refdomain": "std", "reftype": "doc", "refexplicit": True, "refwarn": True, "refdoc": app.env.docname}
     if name in PAGES:
-      node.replace_self(addnodes.pending_xref("", nodes.inline("", node.astext()), reftarget=f"/{PAGES[name]}", **page))
+      node.replace_self(
+        addnodes.pending_xref("", nodes.inline("", node.astext()), reftarget=f"/{PAGES[name]}", **page)
+      )
     else:
       node.replace_self(nodes.literal("", name))
 

@@ -56,6 +56,21 @@ def process(app, what, name, obj, options, lines) -> None:
     lines.append("")
 
 
+def sign(app, what, name, obj, options, signature, returned) -> tuple[str, str] | None:
+  """Sphinx's hook for each signature: the words of the source (`ArrayLike`), not the unions that they stand for.
+
+  A class has none, since its fields follow.
+  """
+  del app, name, options, signature, returned
+  if what == "class":
+    return "", ""
+  if what != "function":
+    return None
+  source = textwrap.dedent(inspect.getsource(inspect.unwrap(getattr(obj, "func", obj))))
+  node = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+  return f"({ast.unparse(node.args)})", ast.unparse(node.returns) if node.returns else ""
+
+
 def _begins_code(lines: list[str], index: int) -> bool:
   """Whether a line ends a sentence with a colon before an indented example."""
   after = lines[index + 1 : index + 3]
@@ -65,4 +80,5 @@ def _begins_code(lines: list[str], index: int) -> bool:
 def setup(app) -> dict:
   """Called by Sphinx."""
   app.connect("autodoc-process-docstring", process)
+  app.connect("autodoc-process-signature", sign)
   return {"parallel_read_safe": True}
