@@ -132,10 +132,14 @@ def original(folder: Path, name: str, image: Any) -> str:
 
 
 def part(image: Any) -> tuple[int, int, int, int]:
-  """(left, top, right, bottom) of what is enlarged: of a photograph the middle, and there text is small too."""
+  """(left, top, right, bottom) of what is enlarged: of the parts of a grid the one with the most contours."""
+  import numpy as np
+
   height, width = image.shape[:2]
   tall, wide = int(height * PART), int(width * PART)
-  left, top = (width - wide) // 3, (height - tall) // 3
+  change = np.abs(np.diff(np.asarray(image), axis=1)).sum(-1)
+  corners = [(x, y) for y in range(0, height - tall + 1, tall // 2) for x in range(0, width - wide, wide // 2)]
+  left, top = max(corners, key=lambda at: float(change[at[1] : at[1] + tall, at[0] : at[0] + wide].sum()))
   return left, top, left + wide, top + tall
 
 

@@ -9,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+import jax
 import pytest
 from scenes import quick_effort
 
@@ -62,6 +63,9 @@ def quickly(tmp_path, monkeypatch, photograph):
   monkeypatch.setattr(loop, "LOG_EVERY", 5)
   monkeypatch.chdir(tmp_path)
   gaussjax.write_image("photo.png", photograph)
+  jax.config.update("jax_disable_most_optimizations", True)  # little is computed, and much compiled
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def smaller(code):
