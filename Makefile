@@ -1,4 +1,5 @@
 # make demo: fit the photograph; make test: check everything; make test-web: check the pages in a browser;
+# make docs: the site of the documents, in out/docs; make notebooks: run those of docs/notebooks again;
 # make package: build, install and use the package; make results-quick: do published figures come out here?
 # All make their own environment in .venv.
 
@@ -6,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-web lint package coverage results results-quick clean
+.PHONY: demo test test-quick test-web lint docs notebooks package coverage results results-quick clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.fit_image --preset=fast --num_gaussians=2000 --out_dir=out/demo
@@ -43,6 +44,15 @@ results: $(VENV)/.installed
 results-quick: $(VENV)/.installed
 	$(BIN)/python -m experiments.results_quick
 
+docs: $(VENV)/.docs
+	$(BIN)/codespell README.md BUILD_NOTES.md CHANGELOG.md docs gaussjax experiments tests \
+	  --skip '*.jsonl,*.ipynb,*.so,*.png,*.jpg,*.lock' --ignore-words-list ans
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
+	@echo 'the site: out/docs/index.html'
+
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m experiments.notebooks --notebooks=docs/notebooks
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -59,6 +69,13 @@ $(VENV)/.package: $(VENV)/.installed
 
 $(VENV)/.coverage: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check 'pytest-cov>=6' && touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	# The extra `docs` without the package, whose native code would be built once more.
+	$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project'] \
+	  ['optional-dependencies']; print(*extras['docs'], sep='\\n')" > $@.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $@.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) .venv-* out build dist
