@@ -96,12 +96,21 @@ def mean_curve(
   return list(zip(seconds.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
-def write_rates(path: str | os.PathLike, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> None:
-  """Rate-distortion curves as a PNG: a panel for each metric, in it points (bits a pixel, metric) by label.
+def write_rates(
+  path: str | os.PathLike,
+  panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+  *,
+  x: str = "bits a pixel",
+  limits: tuple[float, float] = (0, 0.8),
+  log_x: bool = False,
+) -> None:
+  """Rate-distortion curves as a PNG: a panel for each metric, in it points (rate `x`, metric) by label.
 
-  Panels without curves are left out. Needs matplotlib.
+  Panels without curves are left out; without any there is no file. Needs matplotlib.
   """
   panels = {metric: curves for metric, curves in panels.items() if curves}
+  if not panels:
+    return
   columns = min(2, len(panels))
   figure = _figure(6.5 * columns, 4.5 * math.ceil(len(panels) / columns))
   names = sorted({name for curves in panels.values() for name in curves})
@@ -110,7 +119,7 @@ def write_rates(path: str | os.PathLike, panels: Mapping[str, Mapping[str, Seque
     for name, points in curves.items():
       style = {"color": f"C{names.index(name) % 10}", "linestyle": "-" if names.index(name) < 10 else "--"}
       axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.2, label=name, **style)
-    axes.set(xlabel="bits a pixel", ylabel=f"{metric}, mean over images", xlim=(0, 0.8))
+    axes.set(xlabel=x, ylabel=f"{metric}, mean over images", xlim=limits, xscale="log" if log_x else "linear")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
   _write_figure(path, figure)
