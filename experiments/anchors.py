@@ -149,20 +149,20 @@ _AVIFENC: dict[str, Any] = {
   "version": _avifenc,
 }
 _HEIC = _of_package("pillow_heif", "pillow-heif", _x265)
-_CQ = (56, 50, 44, 37, 30, 23)
+_CQ = (62, 56, 50, 44, 37, 30, 23)
 ANCHORS: dict[str, Anchor] = {
   "jpeg": Anchor("jpeg", (5, 9, 16, 28, 45, 64, 78), jpeg, **_of_pillow("jpg", "libjpeg")),
   "webp": Anchor("webp", (0, 5, 12, 25, 45, 65, 80), webp, **_of_pillow("webp", "libwebp")),
   "jpeg2000": Anchor("jpeg2000", (480, 240, 130, 80, 54, 38, 29), jpeg2000, **_of_pillow("jpg_2000", "OpenJPEG")),
   "jxl": Anchor("jxl", (25, 15, 9, 5.5, 3.5, 2.2), jxl, **_of_package("imagecodecs", "imagecodecs", _libjxl)),
-  "heic 4:4:4": Anchor("heic", (5, 13, 22, 32, 42, 52), heic("444"), **_HEIC),
-  "heic 4:2:0": Anchor("heic", (5, 13, 22, 32, 42, 52), heic("420"), **_HEIC),
+  "heic 4:4:4": Anchor("heic", (0, 5, 13, 22, 32, 42, 52), heic("444"), **_HEIC),
+  "heic 4:2:0": Anchor("heic", (0, 5, 13, 22, 32, 42, 52), heic("420"), **_HEIC),
   "avif psnr 4:4:4 10": Anchor("avif", _CQ, avif_10("444", 2), **_AVIFENC),
   "avif psnr 4:2:0 10": Anchor("avif", _CQ, avif_10("420", 2), **_AVIFENC),
-  "avif psnr 4:4:4": Anchor("avif", (8, 17, 28, 40, 52, 64), avif("psnr", "4:4:4", 2), **_AVIF),
-  "avif psnr 4:2:0": Anchor("avif", (8, 17, 28, 40, 52, 64), avif("psnr", "4:2:0", 2), **_AVIF),
-  "avif iq 4:2:0": Anchor("avif", (8, 17, 28, 40, 52, 64), avif("iq", "4:2:0", 2), **_AVIF),
-  "avif iq 4:4:4": Anchor("avif", (8, 17, 28, 40, 52, 64), avif("iq", "4:4:4", 2), **_AVIF),
+  "avif psnr 4:4:4": Anchor("avif", (2, 8, 17, 28, 40, 52, 64), avif("psnr", "4:4:4", 2), **_AVIF),
+  "avif psnr 4:2:0": Anchor("avif", (2, 8, 17, 28, 40, 52, 64), avif("psnr", "4:2:0", 2), **_AVIF),
+  "avif iq 4:2:0": Anchor("avif", (2, 8, 17, 28, 40, 52, 64), avif("iq", "4:2:0", 2), **_AVIF),
+  "avif iq 4:4:4": Anchor("avif", (2, 8, 17, 28, 40, 52, 64), avif("iq", "4:4:4", 2), **_AVIF),
   "avif psnr 4:4:4 10 speed 0": Anchor("avif speed 0", _CQ, avif_10("444", 0), **_AVIFENC),
 }
 # The strongest by PSNR and to the eye; the others are asked for by name, to see that they are not stronger.

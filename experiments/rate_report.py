@@ -130,8 +130,8 @@ def by_setting(rows: list[rowfile.Row]) -> list[list[rowfile.Row]]:
 
 def mean(rows: list[rowfile.Row], name: str) -> float | None:
   """The mean of a figure, None if not every row has it."""
-  values = [row.get(name) for row in rows]
-  return None if None in values else statistics.mean(values)
+  values = [row[name] for row in rows if row.get(name) is not None]
+  return statistics.mean(values) if len(values) == len(rows) else None
 
 
 def mean_curves(rows: list[rowfile.Row], labels: list[str], metric: Metric) -> dict[str, list[tuple[float, float]]]:

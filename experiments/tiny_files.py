@@ -101,7 +101,7 @@ def measure(path: Path, codec: str, folder: Path | None = None) -> list[rowfile.
 
   image = gaussjax.read_image(path)[..., :3]
   image = np.broadcast_to(image, (*image.shape[:2], 3))
-  pixels, rows = image_io.as_uint8(image), []
+  pixels, rows = image_io.as_uint8(image), list[rowfile.Row]()
   for size, best in zip(SIZES, ours(image) if codec == OURS else others(pixels, codec), strict=True):
     if best is None:
       rows.append({"bytes": None, "psnr": None, "ssim": None})
