@@ -1,6 +1,7 @@
 """Pictures of a fit: comparison, ellipses, curve. Arrays in, arrays or PNG files out."""
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,15 +96,32 @@ def mean_curve(
   return list(zip(seconds.tolist(), np.mean(curves, axis=0).tolist(), strict=True))
 
 
-def write_rates(path: str | os.PathLike, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-  """Rate-distortion curves, points (bits a pixel, dB) by label, as a PNG. Needs matplotlib."""
-  figure = _figure(7.5, 5)
-  axes = figure.add_subplot()
-  for name, points in curves.items():
-    axes.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=name)
-  axes.set(xlabel="bits a pixel", ylabel="PSNR (dB), mean over images", xlim=(0, 0.8))
-  axes.grid(alpha=0.3)
-  axes.legend()
+def write_rates(
+  path: str | os.PathLike,
+  panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+  *,
+  x: str = "bits a pixel",
+  limits: tuple[float, float] = (0, 0.8),
+  log_x: bool = False,
+) -> None:
+  """Rate-distortion curves as a PNG: a panel for each metric, in it points (rate `x`, metric) by label.
+
+  Panels without curves are left out; without any there is no file. Needs matplotlib.
+  """
+  panels = {metric: curves for metric, curves in panels.items() if curves}
+  if not panels:
+    return
+  columns = min(2, len(panels))
+  figure = _figure(6.5 * columns, 4.5 * math.ceil(len(panels) / columns))
+  names = sorted({name for curves in panels.values() for name in curves})
+  for index, (metric, curves) in enumerate(panels.items(), 1):
+    axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, index)
+    for name, points in curves.items():
+      style = {"color": f"C{names.index(name) % 10}", "linestyle": "-" if names.index(name) < 10 else "--"}
+      axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.2, label=name, **style)
+    axes.set(xlabel=x, ylabel=f"{metric}, mean over images", xlim=limits, xscale="log" if log_x else "linear")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
   _write_figure(path, figure)
 
 

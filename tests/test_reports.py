@@ -9,7 +9,7 @@ import numpy as np
 from scenes import picture
 
 import gaussjax
-from experiments import live, rate_distortion, rowfile, sweep, thumbnails
+from experiments import live, rate_report, rowfile, sweep, thumbnails
 from gaussjax import geometry, image_io
 from gaussjax.web import pages, reports
 
@@ -90,7 +90,7 @@ def test_the_runners_write_pages_with_the_pictures_that_were_kept(tmp_path):
     for setting, bpp, psnr in ((0.1, first, 28.0), (0.2, 2 * first, 30.0), (0.3, 3 * first, 31.0))
   ]
   thumbnails.keep(tmp_path / "r-pictures", "a1-0.2-4", np.zeros((900, 300, 1)), np.ones((900, 300, 1)))
-  rate_distortion.summarise(points, tmp_path / "r.png")
+  rate_report.summarise(points, tmp_path / "r.png")
   page = read((tmp_path / "r.html").read_text())
   assert "-50.00" in page.text and len(page.found["img"]) == 2
   small = image_io.read_image((tmp_path / "r-pictures" / "a1-0.2-4-original.jpg").read_bytes(), name="small")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gaussjax import numerics
-from gaussjax.quality import lpips as _lpips, similarity
+from gaussjax.quality import lpips as _lpips, similarity, ssimulacra2 as _ssimulacra2
 from gaussjax.types import Array
 
 
@@ -39,6 +39,11 @@ def ms_ssim(prediction: Array, target: Array) -> Array:
 def lpips(prediction: Array, target: Array) -> Array:
   """LPIPS (lpips.lpips) of the clipped prediction; raises what that raises."""
   return _lpips.lpips(jnp.clip(prediction, 0, 1), target)
+
+
+def ssimulacra2(prediction: Array, target: Array) -> float:
+  """SSIMULACRA 2 (ssimulacra2.ssimulacra2) of the clipped prediction, on the host; raises what that raises."""
+  return _ssimulacra2.ssimulacra2(np.clip(np.asarray(prediction), 0, 1), target)
 
 
 def flip(prediction: Array, target: Array) -> float:
