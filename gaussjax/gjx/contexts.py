@@ -35,7 +35,8 @@ FIELDS = 3  # before the colours: weights, minor, ratio
 KNOWN = 12
 SIXTEENTHS = 4
 FINE = 6  # octaves of KNOWN
-SHARE_BITS = 6  # of the share that a prediction takes from neighbours
+SHARE_BITS, MOST_SHARE = 6, 62  # of the share that a prediction takes from neighbours
+FARTHEST = 2047  # sixteenths of a step that the share learns from
 SHARE_PRIOR = 1 << 12  # counts of one half, and how fast they are forgotten
 FORGETTING = 7
 
@@ -102,6 +103,20 @@ def ordered(codes: Codes) -> Codes:
   return Codes(*[field[order] for field in codes])
 
 
+def _bucket(size: int) -> tuple[int, int]:
+  """(which models, how many low bits have none) for an expected distance in sixteenths of a step."""
+  size = min(max(size, 1), 1 << 20)
+  length = size.bit_length() - 1
+  half = 2 * length + (size * size >> (2 * length + 1))
+  if length < FINE:
+    return max(half - 2, 0), 0
+  return KNOWN - 2 + (half & 1), length - FINE + 1
+
+
+TABULATED = 1 << 12
+BUCKETS = [_bucket(size) for size in range(TABULATED)]
+
+
 class Number:
   """What is known of a field so far: the middle of its values, how far they were from what was expected, and how
   much of the neighbours' distance from the middle they share. All in 1 / grids.ONE, of integers."""
@@ -120,59 +135,64 @@ class Number:
     """(the code, its distance from what was expected) of a number on a grid of `unit`.
 
     `near` is (the neighbours' mean, their spread about it). `stretch`, in quarters, is how much larger than usual
-    the distance may be.
+    the distance may be. Raises DamagedError.
     """
-    middle = self.middle >> 4
-    mean, spread = (middle, self.apart) if near is None else near
-    share = min(max((self.shared << SHARE_BITS) // self.square, 0), (1 << SHARE_BITS) - 2)
+    # One function, and comparisons instead of min and max: a reader is here for most of its time.
+    middle, apart = self.middle >> 4, self.apart
+    mean, spread = (middle, apart) if near is None else near
+    share = (self.shared << SHARE_BITS) // self.square
+    share = 0 if share < 0 else MOST_SHARE if share > MOST_SHARE else share
     expected = middle + (share * (mean - middle) >> SHARE_BITS)
     place, rest = divmod(expected + (unit >> 1), unit)
-    quarter = 4 * rest // unit
-    size = stretch * (spread + self.apart) << 1
-    apart = self._distance(coder, place, quarter, size // unit, unit, spread, value - place)
-    value = place + apart
+    size = (stretch * (spread + apart) << 1) // unit
+    bucket, low = BUCKETS[size] if size < TABULATED else _bucket(size)
+    if low:
+      value = self._far(coder, place, unit, spread, bucket & 1, value)
+    else:
+      value = self._near(coder, place, 4 * rest // unit, bucket, value)
     number = value * unit
-    if abs(number) > MAX_NUMBER:
+    if not -MAX_NUMBER <= number <= MAX_NUMBER:
       raise DamagedError("a number is out of range")
-    self._learn(number, expected, mean if near is not None else None, unit, apart < 0)
-    return value, apart
-
-  def _distance(self, coder, place: int, quarter: int, size: int, unit: int, spread: int, apart: int) -> int:
-    bucket, low = _bucket(size)
-    base = self.base
-    if not low:
-      if not coder.bit(base + LAYOUT.zero + 2 * bucket + (quarter in (0, 3)), int(apart != 0)):
-        return 0
-      sign = coder.bit(base + LAYOUT.sign + 4 * min(bucket, 6) + quarter, int(apart < 0))
-      beyond = coder.magnitude(base + LAYOUT.small + bucket * range_coder.UNARY, abs(apart) - 1) + 1
-      return -beyond if sign else beyond
-    sign = coder.bit(base + LAYOUT.side + (bucket & 1), int(apart < 0))
-    if sign and self.least is not None:
-      floor = max((self.least + (unit >> 1)) // unit, 1)
-      if coder.bit(base + LAYOUT.least, int(place + apart <= floor)):
-        return floor - place
-    side = self.sides[sign]
-    size = 4 * (spread * side // max(self.apart, 1) + side) << 1
-    bucket, low = _bucket(size // unit)
-    beyond = abs(apart) - sign
-    model = base + LAYOUT.sides + (sign * KNOWN + bucket) * range_coder.UNARY
-    above = coder.magnitude(model, beyond >> low)
-    beyond = above << low | coder.raw(low, beyond & (1 << low) - 1)
-    return -beyond - 1 if sign else beyond
-
-  def _learn(self, number: int, expected: int, mean: int | None, unit: int, below: bool) -> None:
-    middle = self.middle >> 4
-    rate = range_coder.RATES[min(self.count, range_coder.SLOWEST)]
-    self.count += 1
+    count = self.count
+    rate = range_coder.RATES[count if count < range_coder.SLOWEST else range_coder.SLOWEST]
+    self.count = count + 1
     self.middle += ((number << 4) - self.middle) * rate >> 16
-    apart = abs(number - expected)
-    self.apart += (apart - self.apart) * rate >> 16
-    self.sides[below] += (apart - self.sides[below]) * rate >> 16
-    if mean is not None:
-      x = min(max(16 * (mean - middle) // unit, -2047), 2047)
-      y = min(max(16 * (number - middle) // unit, -2047), 2047)
+    size = number - expected if number > expected else expected - number
+    self.apart = apart + ((size - apart) * rate >> 16)
+    side = value < place
+    self.sides[side] += (size - self.sides[side]) * rate >> 16
+    if near is not None:
+      x, y = 16 * (mean - middle) // unit, 16 * (number - middle) // unit
+      x = -FARTHEST if x < -FARTHEST else FARTHEST if x > FARTHEST else x
+      y = -FARTHEST if y < -FARTHEST else FARTHEST if y > FARTHEST else y
       self.shared += x * y - (self.shared - (SHARE_PRIOR >> 1) >> FORGETTING)
       self.square += x * x - (self.square - SHARE_PRIOR >> FORGETTING)
+    return value, value - place
+
+  def _near(self, coder, place: int, quarter: int, bucket: int, value: int) -> int:
+    """A number whose distance is expected to be of few steps: whether there is one, its sign, how many."""
+    base = self.base
+    if not coder.bit(base + LAYOUT.zero + 2 * bucket + (quarter == 0 or quarter == 3), int(value != place)):
+      return place
+    sign = coder.bit(base + LAYOUT.sign + 4 * (bucket if bucket < 6 else 6) + quarter, int(value < place))
+    beyond = coder.magnitude(base + LAYOUT.small + bucket * range_coder.UNARY, abs(value - place) - 1) + 1
+    return place - beyond if sign else place + beyond
+
+  def _far(self, coder, place: int, unit: int, spread: int, odd: int, value: int) -> int:
+    """A number whose distance is expected to be of many steps: its sign, then how far on that side."""
+    base = self.base
+    sign = coder.bit(base + LAYOUT.side + odd, int(value < place))
+    if sign and self.least is not None:
+      floor = max((self.least + (unit >> 1)) // unit, 1)
+      if coder.bit(base + LAYOUT.least, int(value <= floor)):
+        return floor
+    side = self.sides[sign]
+    size = (4 * (spread * side // (self.apart or 1) + side) << 1) // unit
+    bucket, low = BUCKETS[size] if size < TABULATED else _bucket(size)
+    beyond = abs(value - place) - sign
+    above = coder.magnitude(base + LAYOUT.sides + (sign * KNOWN + bucket) * range_coder.UNARY, beyond >> low)
+    beyond = above << low | coder.raw(low, beyond & (1 << low) - 1)
+    return place - beyond - 1 if sign else place + beyond
 
 
 class Numbers(NamedTuple):
@@ -205,16 +225,6 @@ WEIGHTS, RATIOS = (131072, 87000), (91000, 40000)
 ROOT_OF_SPACING, ROOTS_APART = 79, 76  # of roots of the spacing, and of that, in 1 / 2^8
 COLORS_APART = (13000, 4000, 3000)
 LEAST_ROOT = round(math.exp(grids.LEAST_LOG_SCALE / 2) * grids.ONE)
-
-
-def _bucket(size: int) -> tuple[int, int]:
-  """(which models, how many low bits have none) for an expected distance in sixteenths of a step."""
-  size = min(max(size, 1), 1 << 20)
-  length = size.bit_length() - 1
-  half = 2 * length + (size * size >> (2 * length + 1))
-  if length < FINE:
-    return max(half - 2, 0), 0
-  return KNOWN - 2 + (half & 1), length - FINE + 1
 
 
 def code_layer(

@@ -225,6 +225,34 @@ class Decoder(_Coder):
       self._shift()
     return bit
 
+  def magnitude(self, base: int, value: int = 0) -> int:
+    """Reads a number of at least 0; `value` is not looked at."""
+    # `bit` again and again, written out for the same reason.
+    probabilities, seen = self.models.probability, self.models.seen
+    low, high, code = self.low, self.high, self.code
+    for model in range(base, base + UNARY):
+      p, n = probabilities[model], seen[model]
+      middle = low + ((high - low) * p >> PRECISION)
+      more = code <= middle
+      if more:
+        high = middle
+        p += (ONE - p) * RATES[n] >> PRECISION
+      else:
+        low = middle + 1
+        p += -p * RATES[n] >> PRECISION
+      probabilities[model] = LEAST if p < LEAST else MOST if p > MOST else p
+      if n < SLOWEST:
+        seen[model] = n + 1
+      if (low ^ high) < 1 << 24:
+        self.low, self.high = low, high
+        self._shift()
+        low, high, code = self.low, self.high, self.code
+      if not more:
+        self.low, self.high = low, high
+        return model - base
+    self.low, self.high = low, high
+    return UNARY + self.golomb()
+
   def odds(self, probability: int, bit: int = 0) -> int:
     """Reads one bit; `bit` is not looked at."""
     return self._narrow(probability)
