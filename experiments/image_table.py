@@ -5,7 +5,7 @@ python -m experiments.image_table
 
 import statistics
 
-from experiments import rate_distortion, rowfile, runner
+from experiments import curves, rate_distortion, rowfile, runner
 
 FITS = (("balanced", 5000), ("balanced", 10000), ("best", 10000))
 OTHERS = ("jpeg", "webp", "jpeg2000", "avif")
@@ -22,7 +22,7 @@ def lines(*, first: bool = False) -> list[list[str]]:
   for image in images:
     of = lambda codec: [row for row in files if row["image"] == image and row["codec"] == codec]  # noqa: B023
     mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT]
-    kept = {row["setting"]: row for row in mine if row["setting"] in rate_distortion.SETTINGS[rate_distortion.OURS]}
+    kept = {row["setting"]: row for row in mine if row["setting"] in rate_distortion.BPP}
     points = lambda rows: [(row["bpp"], row["psnr"]) for row in rows]
     psnr = [
       row["psnr"]
@@ -30,7 +30,7 @@ def lines(*, first: bool = False) -> list[list[str]]:
       for row in fits
       if row["image"] == image and (row["setting"]["variant"], row["setting"]["num_gaussians"]) == (variant, count)
     ]
-    rates = [rate_distortion.bd_rate(points(kept.values()), points(of(codec))) for codec in OTHERS]
+    rates = [curves.bd_rate(points(kept.values()), points(of(codec))) for codec in OTHERS]
     table.append([*psnr, *(kept[rate]["psnr"] for rate in sorted(kept)), *(rate or 0.0 for rate in rates)])
   table.append([statistics.mean(column) for column in zip(*table, strict=True)])
   names = [f"{rowfile.number({'image': image}):02d}" for image in images] + ["mean"]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from experiments import fuzz_format, rate_distortion, rowfile, runner, sweep
+from experiments import curves, fuzz_format, rate_distortion, rowfile, runner, sweep
 
 FLAGS = flags.FLAGS
 DECIBELS = 0.15  # dB: two seeds of a photograph differ by up to 0.09
@@ -89,10 +89,10 @@ def against(codec: str, folder: Path, rows: rowfile.Source) -> Figure:
   """Bytes at equal PSNR, at the rates that are measured here, ours against another codec's."""
   points = lambda found: [(row["bpp"], row["psnr"]) for row in found]
   mine = points(row_of_file(folder, rate_distortion.OURS, rate, rows) for rate in RATES)
-  theirs = points(row_of_file(folder, codec, setting, rows) for setting in rate_distortion.SETTINGS[codec])
+  theirs = points(row_of_file(folder, codec, setting, rows) for setting in rate_distortion.settings(codec))
   then = lambda *key: published(rate_distortion.KODAK, rate_distortion.wanted(*key))
   was_mine = points(then(*ours(rate)) for rate in RATES)
-  was = points(then(runner.PHOTOGRAPH, codec, setting, None) for setting in rate_distortion.SETTINGS[codec])
+  was = points(then(runner.PHOTOGRAPH, codec, setting, None) for setting in rate_distortion.settings(codec))
   expected, measured = (percent(*pair) for pair in ((was_mine, was), (mine, theirs)))
   return Figure(f"bytes at equal PSNR against {codec}", expected, measured, PERCENT, "%")
 
@@ -101,7 +101,7 @@ def percent(mine: list[tuple[float, float]], theirs: list[tuple[float, float]]) 
   """The BD-rate of two curves, NaN if there is none."""
   if not all(math.isfinite(psnr) for _, psnr in mine):
     return math.nan
-  found = rate_distortion.bd_rate(mine, theirs)
+  found = curves.bd_rate(mine, theirs)
   return math.nan if found is None else found
 
 

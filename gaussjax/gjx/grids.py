@@ -184,6 +184,7 @@ def _of_logarithm(value: Any):
 def _octaves(value: Any):
   """Eighths of an octave of numbers in 1 / ONE, at least 1, rounded down."""
   mantissa: Any
+  length: Any
   if isinstance(value, jax.Array):
     length = 32 - jax.lax.clz(value)
     mantissa = jnp.where(length > 17, value >> jnp.maximum(length - 17, 0), value << jnp.maximum(17 - length, 0))

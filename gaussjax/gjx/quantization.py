@@ -260,7 +260,7 @@ def _quantized(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Sha
   return params._replace(means=placed(on_grid.means, params.means), shape=shape, colors=colors, log_weights=weights)
 
 
-def _choose(mask: Array, first: Array, second: Array) -> Array:
+def _choose(mask: Array, first: Any, second: Any) -> Array:
   return jnp.where(mask.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 

@@ -121,7 +121,7 @@ def _to_size(work: Work, size: int) -> bytes:
 
 
 def _count_within(work: Work, bits: float, more: float) -> int:
-  """How many Gaussians `bits` are best shared out among, each with so many bits `more` than one of three channels."""
+  """How many Gaussians `bits` are best shared out among, each given so many `more` than one of three channels."""
   usual = bits / (BITS + more)
   if usual < FEW_FOR_PILOT:
     return max(round(usual), 1)
