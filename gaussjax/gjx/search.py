@@ -15,14 +15,7 @@ from gaussjax.gjx.grids import Steps
 from gaussjax.rendering import blends, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
-# Bits that a Gaussian of at most three channels is best given: the nearer a picture comes to its original, the more
-# its Gaussians' numbers count.
-BITS, AT_PSNR, BITS_OF_DECIBEL = 36.0, 31.0, 0.6
-LEAST_BITS = 26.0
-QUARTERS = (
-  2  # of an octave, fewer or more than BITS at most: pictures of a size share these few N and their programs
-)
-FEW_FOR_PILOT = 100  # Gaussians: a file of fewer is too small for a pilot to be worth its time
+BITS = 36.0  # a Gaussian's of at most three channels, about
 BITS_OF_CHANNEL = 3.2  # and of each more
 SETTLED = 1.002  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
 MAX_REMOVALS = 20
@@ -108,28 +101,16 @@ def _pixels(image: ArrayLike | Gaussians) -> NDArray:
 
 def _to_size(work: Work, size: int) -> bytes:
   """The best file of at most `size` bytes: as many Gaussians as a fair share of bits allows, then the steps."""
-  more, frame = BITS_OF_CHANNEL * max(0, work.image.shape[2] - 3), encoding.frame(work)
-  bits = LEAST_BITS + more
+  channels = work.image.shape[2]
+  bits, frame = BITS + BITS_OF_CHANNEL * max(0, channels - 3), encoding.frame(work)
   if size - frame < bits:  # eight Gaussians
     raise ValueError(
       f"got {size} bytes to fill ({8 * size / work.pixels:.3g} bits a pixel), expected at least "
       f"{math.ceil(frame + bits)} for this picture"
     )
-  fitted = _fit(work, min(_count_within(work, 8 * (size - frame), more), _most(work)))
+  fitted = _fit(work, min(round(8 * (size - frame) / bits), _most(work)))
   steps = encoding.steps_within(work, fitted, quantization.balanced_steps(fitted, work.target), size * SETTLED)
   return _trimmed(work, encoding.quantized(work, fitted, steps), steps, size)
-
-
-def _count_within(work: Work, bits: float, more: float) -> int:
-  """How many Gaussians `bits` are best shared out among, each given so many `more` than one of three channels."""
-  usual = bits / (BITS + more)
-  if usual < FEW_FOR_PILOT:
-    return max(round(usual), 1)
-  few, reached = _pilot(work)
-  psnr = reached + 10 * FALL * math.log10(usual / few)
-  each = max(BITS + BITS_OF_DECIBEL * (psnr - AT_PSNR), LEAST_BITS) + more
-  quarters = round(4 * math.log2(bits / each / usual))
-  return round(usual * 2 ** (min(max(quarters, -QUARTERS), QUARTERS) / 4))
 
 
 def _trimmed(work: Work, gaussians: Gaussians, steps: Steps, size: int) -> bytes:
