@@ -47,29 +47,44 @@ def define_flags() -> None:
   flags.DEFINE_integer("seed", 0, "Of the damage.")
 
 
-def small_file(seed: int = 0, layers: int = 2) -> bytes:
+def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True) -> bytes:
   """A file of COUNT Gaussians in a picture of SIDE x SIDE, from random codes."""
   import numpy as np
 
   from gaussjax.gjx import container, grids
 
   rng = np.random.default_rng(seed)
-  steps = grids.Steps(120, 100, 170, 110)
-  grid, codes = grids.grid(steps), []
-  for count in np.diff(np.linspace(0, COUNT, layers + 1).astype(int)):
-    ratio = rng.integers(0, 25, count)
-    codes.append(
-      grids.Codes(
-        cells=rng.integers(0, 14, (count, 2)),
-        parts=rng.integers(0, grids.PARTS, count),
-        minor=rng.integers(-5, 20, count),
-        ratio=ratio,
-        turn=rng.integers(0, 1 << 20, count) % grids.bins(ratio, grid),
-        colors=rng.integers(-4, 12, (count, CHANNELS)),
-      )
-    )
-  header = container.Header(SIDE, SIDE, CHANNELS, 0, 3500, 300, (500,) * CHANNELS, steps, layers)
+  steps = grids.Steps(120, 100, 170, 110, 112 if weighted else grids.STEP_ZERO)
+  counts = np.diff(np.linspace(0, COUNT, layers + 1).astype(int))
+  codes = [random_codes(rng, count, CHANNELS, steps, weighted=weighted, cells=14) for count in counts]
+  header = container.Header(
+    SIDE, SIDE, CHANNELS, 0, 3500, 300, (128,) * CHANNELS, steps, layers, weighted, background_unit=255
+  )
   return container.write(header, codes, {"text": b"a note"})
+
+
+def random_codes(rng: Any, count: int, channels: int, steps: Any, *, weighted: bool = False, cells: int = 40) -> Any:
+  """Codes of `count` Gaussians that a file with `steps` may hold, in the first `cells` of either direction."""
+  import numpy as np
+
+  from gaussjax.gjx import contexts, grids
+
+  grid, integers = grids.grid(steps), lambda numbers: np.round(numbers).astype(np.int64)
+  weights = integers(rng.normal(0, 0.5, count) * grids.ONE / grid.weight) * weighted
+  unit = grid.minor[grids.level(grids.MINOR, grids.weight_feature(weights * int(grid.weight)))]
+  least = np.maximum((contexts.LEAST_ROOT + (unit >> 1)) // unit, 1)
+  minor = np.maximum(integers(np.exp(rng.normal(0.4, 0.3, count)) * grids.ONE / unit), least)
+  blank = np.zeros((count, channels), np.int64)
+  codes = grids.Codes(rng.integers(0, cells, (count, 2)), weights, minor, 0 * minor, 0 * minor, blank, 0 * minor)
+  unit = grid.ratio[grids.level(grids.RATIO, grids.known(codes, grid).features)]
+  codes = codes._replace(ratio=integers(np.abs(rng.normal(0.8, 0.6, count)) * grids.ONE / unit))
+  feature = grids.known(codes, grid).features
+  unit = grid.color[grids.level(grids.COLOR, feature)][:, None]
+  return codes._replace(
+    turn=rng.integers(0, 1 << 20, count) % grids.bins(grid, feature),
+    colors=integers(rng.laplace(0, 0.2, (count, channels)) * grids.ONE / unit),
+    parts=rng.integers(0, 1 << 20, count) % (1 << grids.part_bits(feature)),
+  )
 
 
 def truncations(data: bytes) -> Iterator[bytes]:
