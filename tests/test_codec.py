@@ -65,7 +65,7 @@ def test_numbers_of_every_kind_come_back(numbers):
   assert through(range_coder.Decoder(models(), encoder.finish())) == expected
 
 
-@pytest.mark.parametrize("edge", [0xA5000000, 0x00FFFFFF + 1, 0x80000000])
+@pytest.mark.parametrize("edge", [0xA5000000, 0x10000000, 0x80000000])
 def test_raw_bits_come_back_where_the_bounds_are_near_each_other(edge):
   """On both sides of a boundary of their first bytes, where no byte can be written: the widths that decide."""
   for apart in (0, 1, range_coder.WIDE - 1, range_coder.WIDE, range_coder.WIDE + 1, range_coder.WIDE * 7):
@@ -183,7 +183,8 @@ def test_few_gaussians_come_back_wherever_they_are():
     codes = contexts.ordered(codes._replace(minor=codes.minor + 20 * rng.integers(0, 2, count)))
     codes = codes._replace(ratio=rng.integers(0, 60, count), colors=codes.colors * 50)
     feature = grids.known(codes, grids.grid(header.steps)).features
-    codes = codes._replace(turn=codes.turn * 0, parts=codes.parts % (1 << grids.part_bits(feature)))
+    parts = codes.parts % (1 << grids.part_bits(feature))
+    codes = contexts.ordered(codes._replace(turn=codes.turn * 0, parts=parts))
     data = container.write(header, [codes])
     found = container.read(data).layers[0]
     for mine, theirs in zip(found, codes, strict=True):
@@ -219,7 +220,7 @@ def test_files_of_another_version_are_refused():
   [
     (1, 0x80 | 0x29, "does not know"),
     (1, 0x68, "channels"),  # channels of another number: what follows is 47
-    (2, 0xFF, "out|pixels|too many bits|cut off"),
+    (2, 0xFF, "pixels|too many bits|check sum"),
   ],
 )
 def test_headers_that_no_file_has_are_refused(at, value, words):
@@ -298,7 +299,7 @@ def test_units_and_levels_are_the_same_integers_in_numpy_and_jax():
   ours = grids.features_of(roots, ratios, weights)
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
   octaves = np.floor(8 * np.log2(roots / grids.ONE) + 1e-9)
-  assert np.mean(ours.minor != 2 * octaves) < 0.01 and np.abs(ours.minor - 2 * octaves).max() <= 2
+  assert np.abs(ours.minor - 2 * octaves).max() <= 2 and np.mean(ours.minor != 2 * octaves) < 0.05  # at the edges
   for field in (grids.MINOR, grids.RATIO, grids.TURN, grids.COLOR):
     np.testing.assert_array_equal(grids.level(field, ours), grids.level(field, theirs))
   np.testing.assert_array_equal(grids.part_bits(ours), grids.part_bits(theirs))
@@ -325,17 +326,18 @@ def test_finer_steps_come_nearer():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_log_weights_come_back_within_their_grid(channels):
-  gaussians = scene(60, 60, 80, channels=channels)
-  gaussians = gaussians._replace(log_weights=gaussians.log_weights * 5, means=jnp.clip(gaussians.means, 0, 60))
+  gaussians = scene(60, 60, 80, channels=channels, log_scale=(0.5, 0.2))
+  apart = np.float32(np.stack(np.divmod(np.arange(60), 8), 1) * [9, 6] + 3.3)
+  gaussians = gaussians._replace(log_weights=gaussians.log_weights * 5, means=jnp.asarray(apart))
   for layers in (1, 3):
     data = packing.pack(gaussians, STEPS, layers=layers)
     found, header = gaussjax.decode(data)
     assert header.weighted and header.steps == STEPS and header.layers == layers
     # Places say which is which: they are apart by more than a step.
     near = np.argmin(np.abs(np.asarray(gaussians.means)[:, None] - np.asarray(found.means)).sum(-1), 1)
-    assert len(set(near)) > 55
-    apart = np.asarray(found.log_weights)[near] - np.asarray(gaussians.log_weights)
-    assert np.mean(np.abs(apart) <= 0.5 * grids.step(STEPS.weight) + 1e-4) > 0.9
+    assert len(set(near)) == 60
+    difference = np.asarray(found.log_weights)[near] - np.asarray(gaussians.log_weights)
+    assert np.abs(difference).max() <= 0.5 * grids.step(STEPS.weight) + 1e-4
   light = packing.pack(gaussians._replace(log_weights=None), STEPS)
   assert not container.read(light).header.weighted and len(light) < len(data) - 20
 
@@ -369,9 +371,10 @@ def test_cut_off_files_are_refused_or_drawn_in_part():
 
 def check_cut_off(data):
   """A small file's beginnings."""
-  first = len(data) - container.read(data).sizes[-1][1] - container.read(data).sizes[-2][1]
+  sizes = container.read(data).sizes
+  first = len(data) - sizes[-1][1] - sizes[-2][1]
   for cut in fuzz_format.truncations(data):
-    if cut == data[: -container.read(data).sizes[-1][1]]:
+    if cut == data[: -sizes[-1][1]]:
       continue  # only the note is missing
     with pytest.raises(gaussjax.FormatError):
       gaussjax.decode(cut)
@@ -406,17 +409,16 @@ def test_goals_that_make_no_sense_are_refused():
     ({"quality": float("nan")}, "expected a number"),
     ({"quality": True}, "quality=True"),
     ({"bpp": -1}, "above 0"),
-    ({"bpp": 1.0}, "8 bytes to fill .1 bits a pixel., expected at least 112"),
+    ({"bpp": 1.0}, "8 bytes to fill .1 bits a pixel., expected at least 63"),
     ({"size": 10}, "to fill"),
     ({"size": 600.5}, "size=600.5, expected a whole number"),
-    ({"size": 200, "metadata": {"icc": bytes(1000)}}, "at least 1122"),
+    ({"size": 200, "metadata": {"icc": bytes(1000)}}, "at least 1073"),
     ({"metadata": {"xmp": b""}}, "got metadata xmp"),
     ({"metadata": {"text": "words"}}, "type str, expected bytes"),
     ({"target_psnr": 4000}, "at most 99.0"),
     ({"effort": 10}, "effort"),
     ({"effort": 2.0}, "effort=2.0, expected a whole number"),
     ({"effort": encoding.Effort(0, 8)}, "effort.steps=0"),
-    ({"effort": encoding.Effort(9, 8, encoding.RECIPE._replace(weighted=True))}, "weighted=False"),
     ({"effort": encoding.Effort(9, 8, OWN_BLEND)}, "no code in files"),
     ({"layers": 5}, "layers"),
     ({"effort": encoding.Effort(9, 8, seed=-1)}, "effort.seed"),
@@ -426,10 +428,10 @@ def test_goals_that_make_no_sense_are_refused():
   for shape, words in (
     ((8, 8, 33), "33 channels"),
     ((12000, 12000), "144,000,000 pixels"),
-    ((16, 16, 32), "at least 416"),
+    ((16, 16, 32), "at least 185"),
   ):
     with pytest.raises(ValueError, match=words):
-      search.encode(np.broadcast_to(np.float32(0), shape), size=200)
+      search.encode(np.broadcast_to(np.float32(0), shape), size=150)
   with pytest.raises(ValueError, match="at most 58.9"):
     search.encode(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), target_psnr=60)
 
