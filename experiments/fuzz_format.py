@@ -67,7 +67,9 @@ def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True) -> byte
   return container.write(header, codes, {"text": b"a note"})
 
 
-def random_codes(rng: Any, count: int, channels: int, steps: Any, *, weighted: bool = False, cells: int = 40) -> Any:
+def random_codes(
+  rng: Any, count: int, channels: int, steps: Any, *, weighted: bool = False, cells: int = 40
+) -> Any:
   """Codes of `count` Gaussians that a file with `steps` may hold, in the first `cells` of either direction."""
   import numpy as np
 

@@ -195,8 +195,13 @@ def test_the_bytes_are_golden():
   """A change of these digests is a change of the format: files that people have would no longer be read."""
   digest = lambda data: hashlib.sha256(data).hexdigest()
   assert digest(fuzz_format.small_file()) == "85d7f3460aaf02bced12a6ecf475b10b05951ed0d85231251499a8dd913ddc1e"
-  assert digest(fuzz_format.small_file(weighted=False)) == "d08949e2c9ecd92f80b6dfab79b5801f4cb181bd8779339b3d6f41ad7d3b60ad"
-  assert digest(fuzz_format.VERSION_2.read_bytes()) == "020ec7360a6e11a0030e210a6195fb073b77000bd6032fc33ab3c625a4c310f3"
+  assert (
+    digest(fuzz_format.small_file(weighted=False))
+    == "d08949e2c9ecd92f80b6dfab79b5801f4cb181bd8779339b3d6f41ad7d3b60ad"
+  )
+  assert (
+    digest(fuzz_format.VERSION_2.read_bytes()) == "020ec7360a6e11a0030e210a6195fb073b77000bd6032fc33ab3c625a4c310f3"
+  )
 
 
 def test_files_of_another_version_are_refused():
@@ -393,7 +398,9 @@ def test_damaged_files_are_refused_or_finite():
 
 def test_a_million_gaussians_in_one_pixel_are_refused():
   header = header_of(size=(1, 1))
-  parts = fuzz_format.parts_of(container.write(header, [random_codes(np.random.default_rng(0), 3, 1, header.steps)]))
+  parts = fuzz_format.parts_of(
+    container.write(header, [random_codes(np.random.default_rng(0), 3, 1, header.steps)])
+  )
   claimed = parts._replace(bodies=[bytearray(container.varint(1_000_000)) + parts.bodies[0][1:]])
   with pytest.raises(gaussjax.FormatError, match="1 byte each"):
     gaussjax.decode(fuzz_format.signed(claimed))

@@ -55,7 +55,9 @@ def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
   parts = grids.part_bits(grids.known(codes, grid).features).mean()
   bits = codec_levers.plain_bits(codes, grid, (128, 64, 3))
   # 9 x 4.5 cells of 16 pixels with their margins; 2 weights; 4 scales of one ratio; 32 angles.
-  assert bits == pytest.approx({"position": np.log2(9 * 4.5) + parts, "weight": 1, "scale": 2, "turn": 5, "color": 7})
+  assert bits == pytest.approx(
+    {"position": np.log2(9 * 4.5) + parts, "weight": 1, "scale": 2, "turn": 5, "color": 7}
+  )
   row = {"plain": bits, "coded": bits | {"turn": 4.0}, "psnr": {"fitted": 31.0, "plain": 29.5, "coded": 30.6}}
   row["layers"] = {"1": [[1000, 30.5]], "2": [[200, 15.25], [1015, 30.5]]}
   monkeypatch.setattr(codec_levers, "measure", lambda path, num_gaussians, effort: row)
