@@ -19,7 +19,7 @@ from experiments import rowfile, runner
 
 FLAGS = flags.FLAGS
 KODAK = rowfile.RESULTS / "codec_levers.jsonl"  # rows that a stage shares
-FIELDS = ("position", "scale", "turn", "color")
+FIELDS = ("position", "weight", "scale", "turn", "color")
 LAYERS = (1, 2, 3, 4)
 LAYER_HEADER = ("layers", "bytes", *(f"dB after {n}" for n in LAYERS))
 
@@ -70,17 +70,17 @@ def measure(path: Path, num_gaussians: int, effort: int) -> rowfile.Row:
   """The row of one image."""
   import gaussjax
   from gaussjax import startup
-  from gaussjax.gjx import contexts, grids, quantization, search
+  from gaussjax.gjx import container, grids, packing, search
 
   startup.release_programs()
   image = gaussjax.read_image(path)
   stages = search.stages(image, num_gaussians, effort=effort)
-  layer = contexts.ordered(quantization.codes_of(stages.gaussians, stages.steps))
-  count = len(layer.minor)
-  coded = contexts.field_bits([layer], image.shape[2], stages.steps)
+  contents = container.read(packing.pack(stages.gaussians, stages.steps))
+  layer, steps = contents.layers[0], contents.header.steps
+  count, coded = len(layer.minor), container.field_bits(contents)
   return {
-    "plain": plain_bits(layer, grids.grid(stages.steps), image.shape),
-    "coded": {name: coded[name] / count for name in FIELDS},
+    "plain": plain_bits(layer, grids.grid(steps), image.shape),
+    "coded": {name: coded.get(name, 0.0) / count for name in FIELDS},
     "psnr": {"fitted": stages.fitted, "plain": stages.nearest, "coded": stages.quantized},
     "layers": {str(layers): prefixes(stages, layers, image) for layers in LAYERS},
   }
@@ -110,11 +110,13 @@ def plain_bits(layer, grid, shape: tuple[int, ...]) -> dict[str, float]:
   from gaussjax.gjx import grids
 
   side = grid.position * 2**grids.SPLIT
+  feature = grids.known(layer, grid).features
   cells = math.prod((1 + 2 * grids.MARGIN) * length / side for length in shape[:2])
   return {
-    "position": math.log2(cells * grids.PARTS),
+    "position": math.log2(cells) + float(np.mean(grids.part_bits(feature))),
+    "weight": entropy(layer.weights),
     "scale": entropy(layer.minor) + entropy(layer.ratio),
-    "turn": float(np.mean(np.log2(grids.bins(layer.ratio, grid)))),
+    "turn": float(np.mean(np.log2(grids.bins(grid, feature)))),
     "color": sum(entropy(channel) for channel in layer.colors.T),
   }
 
@@ -132,7 +134,7 @@ def summarise(rows: list[rowfile.Row], plot: Path) -> None:
   """Prints the table of means and draws it."""
   from gaussjax import report
 
-  mean = lambda kind, name: statistics.mean(row[kind][name] for row in rows)
+  mean = lambda kind, name: statistics.mean(row[kind].get(name, 0.0) for row in rows)  # of weights, before them
   bits = {name: (mean("plain", name), mean("coded", name)) for name in FIELDS}
   bits["all"] = (sum(plain for plain, _ in bits.values()), sum(coded for _, coded in bits.values()))
   table = [(name, f"{plain:.2f}", f"{coded:.2f}", f"{coded - plain:+.2f}") for name, (plain, coded) in bits.items()]

@@ -4,7 +4,8 @@
   python -m experiments.fuzz_format --format=npz              about 1 minute
 
 Every truncation of a small file, then mutations: flipped, inserted, dropped and random bytes; half of them with the
-check sums made right again, and half of those in the header's fields, the counts and the lengths.
+check sums made right again, and half of those in the header's fields, the counts and the lengths. Half of the files
+are of version 3, half of version 2, made from a file that the last writer of that version left.
 """
 
 import io
@@ -16,7 +17,8 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -25,7 +27,8 @@ from experiments import runner
 FLAGS = flags.FLAGS
 SIDE, COUNT, CHANNELS = 48, 60, 3
 MAX_SECONDS, MAX_BYTES = 1.0, 512 * 2**20
-HEADER_FIELDS = (
+VERSION_2 = Path(__file__).parent / "data" / "version_2.gjx"  # 60 Gaussians too, in two layers
+HEADER_FIELDS_2 = (
   (0, 1),
   (1, 1),
   (2, 4),
@@ -37,6 +40,7 @@ HEADER_FIELDS = (
   (15, 2),
   *((17 + i, 1) for i in range(4)),
 )
+SIZES = (2, 3)  # where a small file of version 3 has its height and its width, a byte each
 
 
 def define_flags() -> None:
@@ -46,29 +50,46 @@ def define_flags() -> None:
   flags.DEFINE_integer("seed", 0, "Of the damage.")
 
 
-def small_file(seed: int = 0, layers: int = 2) -> bytes:
+def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True) -> bytes:
   """A file of COUNT Gaussians in a picture of SIDE x SIDE, from random codes."""
   import numpy as np
 
   from gaussjax.gjx import container, grids
 
   rng = np.random.default_rng(seed)
-  steps = grids.Steps(120, 100, 170, 110)
-  grid, codes = grids.grid(steps), []
-  for count in np.diff(np.linspace(0, COUNT, layers + 1).astype(int)):
-    ratio = rng.integers(0, 25, count)
-    codes.append(
-      grids.Codes(
-        cells=rng.integers(0, 14, (count, 2)),
-        parts=rng.integers(0, grids.PARTS, count),
-        minor=rng.integers(-5, 20, count),
-        ratio=ratio,
-        turn=rng.integers(0, 1 << 20, count) % grids.bins(ratio, grid),
-        colors=rng.integers(-4, 12, (count, CHANNELS)),
-      )
-    )
-  header = container.Header(SIDE, SIDE, CHANNELS, 0, 3500, 300, (500,) * CHANNELS, steps, layers)
+  steps = grids.Steps(120, 100, 170, 110, 112 if weighted else grids.STEP_ZERO)
+  counts = np.diff(np.linspace(0, COUNT, layers + 1).astype(int))
+  codes = [random_codes(rng, count, CHANNELS, steps, weighted=weighted, cells=14) for count in counts]
+  header = container.Header(
+    SIDE, SIDE, CHANNELS, 0, 3500, 300, (128,) * CHANNELS, steps, layers, weighted, background_unit=255
+  )
   return container.write(header, codes, {"text": b"a note"})
+
+
+def random_codes(
+  rng: Any, count: int, channels: int, steps: Any, *, weighted: bool = False, cells: int = 40
+) -> Any:
+  """Codes of `count` Gaussians that a file with `steps` may hold, in the first `cells` of either direction."""
+  import numpy as np
+
+  from gaussjax.gjx import contexts, grids
+
+  grid, integers = grids.grid(steps), lambda numbers: np.round(numbers).astype(np.int64)
+  weights = integers(rng.normal(0, 0.5, count) * grids.ONE / grid.weight) * weighted
+  unit = grid.minor[grids.level(grids.MINOR, grids.weight_feature(weights * int(grid.weight)))]
+  least = np.maximum((contexts.LEAST_ROOT + (unit >> 1)) // unit, 1)
+  minor = np.maximum(integers(np.exp(rng.normal(0.4, 0.3, count)) * grids.ONE / unit), least)
+  blank = np.zeros((count, channels), np.int64)
+  codes = grids.Codes(rng.integers(0, cells, (count, 2)), weights, minor, 0 * minor, 0 * minor, blank, 0 * minor)
+  unit = grid.ratio[grids.level(grids.RATIO, grids.known(codes, grid).features)]
+  codes = codes._replace(ratio=integers(np.abs(rng.normal(0.8, 0.6, count)) * grids.ONE / unit))
+  feature = grids.known(codes, grid).features
+  unit = grid.color[grids.level(grids.COLOR, feature)][:, None]
+  return codes._replace(
+    turn=rng.integers(0, 1 << 20, count) % grids.bins(grid, feature),
+    colors=integers(rng.laplace(0, 0.2, (count, channels)) * grids.ONE / unit),
+    parts=rng.integers(0, 1 << 20, count) % (1 << grids.part_bits(feature)),
+  )
 
 
 def truncations(data: bytes) -> Iterator[bytes]:
@@ -76,35 +97,51 @@ def truncations(data: bytes) -> Iterator[bytes]:
   return (data[:end] for end in range(len(data)))
 
 
+class Parts(NamedTuple):
+  """A file taken apart; lists and bytes may be changed."""
+
+  header: bytearray  # before the chunks; none in version 2, where it is the first chunk's body
+  kinds: list[int]
+  bodies: list[bytearray]
+
+
+def parts_of(data: bytes) -> Parts:
+  """A whole file's parts."""
+  from gaussjax.gjx import container
+
+  begin = len(container.SIGNATURE)
+  if data[begin] == container.VERSION:
+    begin += len(container.header_bytes(container.read(data).header))
+  found, _ = container.chunks(data, begin)
+  header = bytearray(data[len(container.SIGNATURE) : begin])
+  return Parts(header, [kind for kind, _, _ in found], [bytearray(body) for _, body, _ in found])
+
+
+def signed(parts: Parts) -> bytes:
+  """A file of these parts, with right check sums."""
+  from gaussjax.gjx import container
+
+  framed, before = [container.SIGNATURE], bytes(parts.header)
+  for kind, body in zip(parts.kinds, parts.bodies, strict=True):
+    framed.append(container.chunk(kind, bytes(body), before))
+    before = b""
+  return b"".join(framed)
+
+
 def mutations(data: bytes, count: int, seed: int) -> Iterator[bytes]:
-  """Damaged copies of a file."""
-  rng, parts = random.Random(seed), chunks(data)
+  """Damaged copies of a file of either version."""
+  rng, whole = random.Random(seed), parts_of(data)
   for index in range(count):
     if index % 2:
       yield bytes(damaged(bytearray(data), rng))
       continue
-    kinds, bodies = [kind for kind, _ in parts], [bytearray(body) for _, body in parts]
+    parts = Parts(bytearray(whole.header), list(whole.kinds), [bytearray(body) for body in whole.bodies])
     if index % 4:
-      at = rng.randrange(len(bodies))
-      bodies[at] = damaged(bodies[at], rng)
+      at = rng.randrange(len(parts.bodies))
+      parts.bodies[at] = damaged(parts.bodies[at], rng)
     else:
-      _change_numbers(kinds, bodies, rng)
-    yield signed(kinds, bodies)
-
-
-def chunks(data: bytes) -> list[tuple[int, bytes]]:
-  """(kind, body) of each chunk."""
-  from gaussjax.gjx import container
-
-  return [(kind, body) for kind, body, _ in container.chunks(data)[0]]
-
-
-def signed(kinds: list[int], bodies: list[bytearray]) -> bytes:
-  """A file of these chunks, with right check sums."""
-  from gaussjax.gjx import container
-
-  framed = [container.chunk(kind, bytes(body)) for kind, body in zip(kinds, bodies, strict=True)]
-  return container.SIGNATURE + b"".join(framed)
+      _change_numbers(parts, rng)
+    yield signed(parts)
 
 
 def damaged(data: bytearray, rng: random.Random) -> bytearray:
@@ -122,18 +159,25 @@ def damaged(data: bytearray, rng: random.Random) -> bytearray:
   return data
 
 
-def _change_numbers(kinds: list[int], bodies: list[bytearray], rng: random.Random) -> None:
+def _change_numbers(parts: Parts, rng: random.Random) -> None:
   """Header fields, counts of Gaussians, kinds and the order of chunks."""
-  way = rng.randrange(4)
-  if way < 2:
-    at, size = rng.choice(HEADER_FIELDS)
+  from gaussjax.gjx import container
+
+  way, bodies, kinds = rng.randrange(4), parts.bodies, parts.kinds
+  if way < 2 and parts.header:
+    at = rng.randrange(len(parts.header))
+    if at in SIZES:
+      number = rng.choice((0, 1, rng.randrange(300), rng.getrandbits(rng.randint(1, 34))))
+      parts.header[at : at + 1] = container.varint(number)
+    else:
+      parts.header[at] = rng.choice((0, 1, 255, rng.randrange(256), parts.header[at] ^ 1 << rng.randrange(8)))
+  elif way < 2:
+    at, size = rng.choice(HEADER_FIELDS_2)
     value = rng.choice((0, 1, 255, rng.randrange(300), rng.getrandbits(8 * size), (1 << 8 * size) - 1))
     bodies[0][at : at + size] = (value % (1 << 8 * size)).to_bytes(size, "big")
   elif way == 2:
     at = rng.randrange(len(bodies))
     count = rng.choice((0, 1, rng.randrange(200), 1_000_000, rng.getrandbits(32)))
-    from gaussjax.gjx import container
-
     bodies[at][: rng.randint(0, 2)] = container.varint(count)
   else:
     first, second = rng.randrange(len(bodies)), rng.randrange(len(bodies))
@@ -254,27 +298,33 @@ def npz_outcome(data: bytes, original: Any) -> str:
 def main() -> int:
   """Prints what came of all files, exits 1 if one was too slow, compilation apart, or took too much memory."""
   import gaussjax
+  from gaussjax import report
   from gaussjax.gjx import npz
 
-  whole = small_file()
-  gaussians, header = gaussjax.decode(whole)
-  if FLAGS.format == "gjx":
-    counts, slowest, grown = outcomes(whole, mutations, lambda data: outcome(data, header))
-  else:
-    counts, slowest, grown = outcomes(
-      npz.dumps(gaussians), npz_mutations, lambda data: npz_outcome(data, gaussians)
-    )
-  print(
-    f"{sum(counts.values())} files: {dict(counts)}; slowest {slowest:.3f} s (compilation apart), memory grew by "
-    f"{grown / 2**20:.0f} MB"
-  )
-  return 0 if slowest < MAX_SECONDS and grown < MAX_BYTES else 1
+  rows, worst, most = [], 0.0, 0
+  wholes = {"version 3": small_file(), "version 2": VERSION_2.read_bytes()}
+  for name, whole in wholes.items() if FLAGS.format == "gjx" else [(".npz", b"")]:
+    if whole:
+      header = gaussjax.decode(whole)[1]
+      judge = lambda data, header=header: outcome(data, header)
+      found = outcomes(whole, mutations, FLAGS.mutations // 2, judge)
+    else:
+      gaussians, _ = gaussjax.decode(small_file())
+      judge = lambda data: npz_outcome(data, gaussians)
+      found = outcomes(npz.dumps(gaussians), npz_mutations, FLAGS.mutations, judge)
+    counts, slowest, grown = found
+    ends = (f"{counts[end]:,}" for end in ("refused", "drawn", "read"))
+    rows.append((name, f"{sum(counts.values()):,}", *ends, f"{slowest:.3f}", f"{grown / 2**20:.0f}"))
+    worst, most = max(worst, slowest), max(most, grown)
+  heads = ("files", "all", "refused", "drawn", "read", "slowest, s", "memory grew, MB")
+  print(report.table(rows, heads))
+  return 0 if worst < MAX_SECONDS and most < MAX_BYTES else 1
 
 
 def outcomes(
-  whole: bytes, mutate: Callable[[bytes, int, int], Iterator[bytes]], judge: Callable[[bytes], str]
+  whole: bytes, mutate: Callable[[bytes, int, int], Iterator[bytes]], count: int, judge: Callable[[bytes], str]
 ) -> tuple[Counter[str], float, int]:
-  """(what came of all truncations and mutations, the slowest's seconds, bytes by which memory grew)."""
+  """(what came of all truncations and `count` mutations, the slowest's seconds, bytes by which memory grew)."""
   from gaussjax.fitting import clock
 
   counts, slowest = Counter[str](), 0.0
@@ -282,13 +332,13 @@ def outcomes(
   before = runner.peak_memory()
   began = time.monotonic()
   with clock.stepping_clock() as seconds:
-    for source in (truncations(whole), mutate(whole, FLAGS.mutations, FLAGS.seed)):
+    for source in (truncations(whole), mutate(whole, count, FLAGS.seed)):
       for index, data in enumerate(source):
         start = seconds()
         counts[judge(data)] += 1
         slowest = max(slowest, seconds() - start)
         if index % 5000 == 4999:
-          print(f"{index + 1} of {FLAGS.mutations}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+          print(f"{index + 1} of {count}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
   return counts, slowest, runner.peak_memory() - before
 
 

@@ -1,15 +1,37 @@
 """A reader of docs/format.md in plain Python and numpy, written from its text: what gaussjax must agree with."""
 
+import bisect
+import math
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 
+TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-"
 F = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+LEVELS = {"minor": (0, 0, 10), "ratio": (23, 0, 9), "turn": (34, 13, 11), "color": (54, 27, 9)}
 
 
-def fixed(code):
-  w, r = divmod(code - 128, 8)
+def power(e):
+  w, r = divmod(e, 8)
   return F[r] << w if w >= 0 else F[r] >> -w
+
+
+def held(value, low, high):
+  return min(max(value, low), high)
+
+
+def rate(n):
+  return round(65536 / (min(n, 64) + 1.5))
+
+
+def tables():
+  """The probabilities of the letters that the text ends with: (positions and turns, numbers)."""
+  parts = re.split(r"\d+ letters, of .*:", TEXT.split("## The table")[1])[1:]
+  odds = [2**32 // (65536 + power(2 * (32 - i))) for i in range(64)]
+  return [[odds[LETTERS.index(letter)] for letter in "".join(part.split())] for part in parts]
 
 
 class Stream:
@@ -25,37 +47,53 @@ class Stream:
     self.at += 1
     return self.data[self.at - 1] if self.at <= len(self.data) else 0
 
-  def raw(self, p):
+  def shift(self):
+    while self.low >> 24 == self.high >> 24:
+      self.low = self.low % 2**24 * 256
+      self.high = self.high % 2**24 * 256 + 255
+      self.code = self.code % 2**24 * 256 + self.byte()
+
+  def odds(self, p):
     middle = self.low + ((self.high - self.low) * p >> 16)
     bit = self.code <= middle
     if bit:
       self.high = middle
     else:
       self.low = middle + 1
-    while self.low >> 24 == self.high >> 24:
-      self.low = self.low % 2**24 * 256
-      self.high = self.high % 2**24 * 256 + 255
-      self.code = self.code % 2**24 * 256 + self.byte()
+    self.shift()
     return int(bit)
 
   def bit(self, model):
-    p, n = self.models.get(model, (32768, 0))
-    b = self.raw(p)
-    p += (65536 * b - p) * round(65536 / (n + 1.5)) >> 16
-    self.models[model] = (min(max(p, 64), 65472), min(n + 1, 64))
+    p, n = self.models[model]
+    b = self.odds(p)
+    p += (65536 * b - p) * rate(n) >> 16
+    self.models[model] = (held(p, 64, 65472), min(n + 1, 64))
     return b
+
+  def raw(self, k):
+    if k > 16:
+      v = self.raw(16)
+      return v << k - 16 | self.raw(k - 16)
+    if self.high - self.low < 2**24:
+      return self.even(k)
+    part = (self.high - self.low + 1) >> k
+    v = min((self.code - self.low) // part, 2**k - 1)
+    self.low += v * part
+    self.high = self.low + part - 1
+    self.shift()
+    return v
 
   def even(self, k):
     v = 0
     for _ in range(k):
-      v = 2 * v + self.raw(32768)
+      v = 2 * v + self.odds(32768)
     return v
 
   def uniform(self, n):
     v = 0
     while n > 1:
       u = n // 2
-      if self.raw((u << 16) // n):
+      if self.odds((u << 16) // n):
         v, n = v + n - u, u
       else:
         n -= u
@@ -66,128 +104,212 @@ class Stream:
       if not self.bit(m + i):
         return i
     e = 0
-    while self.raw(32768):
+    while self.odds(32768):
       e += 1
+      assert e <= 32
     return 20 + 2**e - 1 + self.even(e)
 
-  def signed(self, m):
-    v = self.magnitude(m)
-    return -v if v and self.bit(m + 20) else v
 
-
-def length(data, at):
+def count(data, at):
   v = shift = 0
   while True:
     v |= (data[at] & 127) << shift
     shift += 7
     at += 1
     if data[at - 1] < 128:
+      assert v < 2**32
       return v, at
-
-
-def morton(x, y):
-  return sum((x >> b & 1) << 2 * b | (y >> b & 1) << 2 * b + 1 for b in range(16))
 
 
 def decode(data):
   """(header as a dict, a list of Gaussians, each a dict of its integers)."""
   assert data[:4] == bytes([0x8B, 0x47, 0x4A, 0x58])
-  at, header, gaussians, models, layers = 4, None, [], {}, []
+  header, at = read_header(data, 4)
+  summed, bodies = 4, []
   while at < len(data):
-    size, begin = length(data, at + 1)
+    size, begin = count(data, at + 1)
     end = begin + size
-    assert int.from_bytes(data[end : end + 4], "big") == zlib.crc32(data[at:end])
-    if data[at] == 0x48:
-      header = read_header(data[begin:end])
-    elif data[at] == 0x4C:
-      layers.append(read_layer(data[begin:end], header, models, layers))
-      gaussians += layers[-1]
+    assert int.from_bytes(data[end : end + 4], "big") == zlib.crc32(data[summed:end])
+    if data[at] == 0x4C:
+      bodies.append(data[begin:end])
     else:
-      assert data[at] & 128
-    at = end + 4
-  assert len(layers) == header["layers"]
-  return header, gaussians
+      assert data[at] & 128 and bodies
+    at = summed = end + 4
+  assert len(bodies) == header["layers"]
+  n, _ = count(bodies[0], 0)
+  shared, each = tables()
+  models = {i: (p, 24) for i, p in enumerate(shared + each * (3 + header["channels"]))}
+  known, layers = first_known(header, n), []
+  for body in bodies:
+    layers.append(read_layer(body, header, models, known, layers))
+  return header, [gaussian for layer in layers for gaussian in layer]
 
 
-def read_header(body):
-  number = lambda at, size: int.from_bytes(body[at : at + size], "big")
-  assert body[1] <= 2 <= body[0]
-  names = ("height", 2, 4), ("width", 6, 4), ("channels", 10, 1), ("layers", 11, 1), ("blend", 12, 1)
-  header = {name: number(at, size) for name, at, size in (*names, ("cutoff", 13, 2), ("floor", 15, 2))}
-  header["steps"] = list(body[17:21])
-  header["background"] = [(number(21 + 2 * c, 2) + 32768) % 65536 - 32768 for c in range(header["channels"])]
-  _, scale, turn, _ = header["steps"]
-  header["T"], header["E"] = fixed(turn), 756388 * fixed(scale) >> 16
-  header["L"] = 141823 * fixed(scale) >> 16
-  return header
+def read_header(data, at):
+  """(header as a dict, where it ends)."""
+  version, flags = data[at], data[at + 1]
+  assert version == 3 and flags < 128
+  header = {"layers": (flags & 3) + 1, "blend": flags >> 2 & 1, "weighted": flags >> 3 & 1}
+  own, at = flags >> 4 & 1, at + 2
+  if flags >> 5 == 3:
+    channels, at = data[at], at + 1
+  else:
+    channels = (1, 3, 4)[flags >> 5]
+  height, at = count(data, at)
+  width, at = count(data, at)
+  steps, at = list(data[at : at + 4 + header["weighted"]]), at + 4 + header["weighted"]
+  header |= {"channels": channels, "height": height + 1, "width": width + 1, "steps": steps}
+  header |= {"cutoff": 3500, "floor": 300, "unit": 1000 if own else 255}
+  if own:
+    header["cutoff"], header["floor"] = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (0, 2))
+    at += 4
+    background = [int.from_bytes(data[at + 2 * c : at + 2 * c + 2], "big", signed=True) for c in range(channels)]
+  else:
+    background = list(data[at : at + channels])
+  header["background"] = background
+  return header, at + (2 * channels if own else channels)
 
 
-def read_layer(body, header, models, layers):
-  n, begin = length(body, 0)
+def first_known(header, n):
+  """Of each kind of number M, D, D-, D+, A, B and t."""
+  root = 79 * math.isqrt(math.isqrt((header["height"] * header["width"] << 64) // n)) >> 8
+  gray = sum((value << 16) // header["unit"] for value in header["background"])
+  gray = gray * math.isqrt(2**32 // header["channels"]) >> 16
+  kinds = {"weight": (131072, 87000), "minor": (root, max(76 * root >> 8, 1)), "ratio": (91000, 40000)}
+  kinds |= {c: ((gray, 13000), (0, 4000), (0, 3000))[min(c, 2)] for c in range(header["channels"])}
+  return {
+    name: {"model": 361 + 775 * i, "M": 16 * m, "D": d, "D-": d, "D+": d, "A": 2048, "B": 4096, "t": 0}
+    for i, (name, (m, d)) in enumerate(kinds.items())
+  }
+
+
+def read_layer(body, header, models, known, layers):
+  n, begin = count(body, 0)
   assert 1 <= n <= len(body) - begin
   s = Stream(body[begin:], models)
-  if not layers:
-    header["predictors"] = [
-      (s.even(26) - 2**25, s.even(8) - 128, s.even(8) - 128) for _ in range(2 + header["channels"])
-    ]
+  position, scale, turn, color, *weight = header["steps"]
   layer, last, c = [], 0, 128
   for _ in range(n):
     b = s.magnitude(20 * min(c >> 4, 15))
-    gap = b if b < 2 else ((2 | s.bit(320 + b)) << b - 2) + s.even(b - 2)
+    assert b <= 32
+    gap = b if b < 2 else ((2 | s.bit(320 + b)) << b - 2) + s.raw(b - 2)
     c += (16 * b - c) >> 2
     last += gap
-    x, y = (sum((last >> 2 * i + o & 1) << i for i in range(16)) for o in (0, 1))
-    layer.append({"morton": last, "cell": (x, y)})
-  for g in layer:
-    g["part"] = s.even(6)
+    assert last < 2**30
+    x, y = (sum((last >> 2 * i + o & 1) << i for i in range(15)) for o in (0, 1))
+    layer.append({"morton": last, "cell": (x, y), "weight": 0, "v weight": 0, "w8": 0, "codes": []})
   for i, g in enumerate(layer):
     g["near"] = nearest(layer, i, layers)
-  minor, ratio, *channels = header["predictors"]
-  for g in layer:
-    p, spread = predict(minor, g["near"], "minor")
-    g["minor"] = p + s.signed(353 + 21 * min(spread.bit_length(), 2))
-  for g in layer:
-    p, spread = predict(ratio, g["near"], "ratio")
-    g["ratio"] = p + (ratio[2] * g["minor"] >> 5) + s.signed(416 + 21 * min(spread.bit_length(), 2))
-    level = min(max(-((2 * g["minor"] + g["ratio"]) * header["L"] + 32768 >> 16), -24), 12)
-    w, r = divmod(level, 4)
-    g["level"], g["unit"], g["codes"] = level, F[2 * r] * 1024 >> 16 - w, []
-  for g in layer:
-    read_turn(s, g, header["T"], header["E"])
-  for g in layer:
-    g["y"] = 0
-  for k, predictor in enumerate(channels):
+  if weight:
     for g in layer:
-      p, spread = predict(predictor, g["near"], k)
-      x = s.signed(503 + 252 * k + 21 * (4 * min((spread // g["unit"]).bit_length(), 2) + g["y"]))
-      g["codes"].append((p + g["unit"] // 2) // g["unit"] + x)
-      g[k], g["y"] = g["codes"][-1] * g["unit"], min(abs(x).bit_length(), 3)
+      read_number(s, g, "weight", known["weight"], unit(weight[0], 0))
+      g["w8"] = eighths(g["v weight"])
+  for g in layer:
+    read_number(s, g, "minor", known["minor"], unit(scale, level(g, "minor")))
+    assert g["minor"] >= 1
+    g["m8"] = 2 * octaves(g["v minor"])
+  for g in layer:
+    read_number(s, g, "ratio", known["ratio"], unit(scale, level(g, "ratio")))
+    assert g["ratio"] >= 0
+    g["r8"] = eighths(g["v ratio"])
+  for g in layer:
+    read_turn(s, g, turn)
+  for channel in range(header["channels"]):
+    for g in layer:
+      f = 4 if channel == 0 else (3, 4, 4, 5)[min(g["off"].bit_length(), 3)]
+      read_number(s, g, channel, known[channel], unit(color, level(g, "color")), f)
+      g["codes"].append(g[channel])
+  for g in layer:
+    g["bits"] = 6 + held((-17 * g["m8"] - g["r8"] + 3 * g["w8"] + 64) >> 7, -6, 8)
+    g["part"] = s.raw(g["bits"])
   return layer
+
+
+def unit(step, v):
+  return held(power(step - 128 - 2 * v), 1, 2**24)
+
+
+def eighths(v):
+  return ((v >> 6) * 11819 + 2**19) >> 20
+
+
+def octaves(v):
+  shift = v.bit_length() - 17
+  v = v >> shift if shift > 0 else v << -shift
+  return 8 * shift + max(j for j in range(8) if v >= F[j])
+
+
+def level(g, field):
+  a, b, c = LEVELS[field]
+  return held((a * g.get("m8", 0) + b * g.get("r8", 0) + c * g["w8"] + 64) >> 7, -24, 40)
 
 
 def nearest(layer, i, layers):
   """Up to four (Gaussian, weight)."""
   candidates = [layer[i - j] for j in range(1, 17) if i >= j]
   for other in layers:
-    q = sum(one["morton"] < layer[i]["morton"] for one in other)
+    q = bisect.bisect_left([one["morton"] for one in other], layer[i]["morton"])
     candidates += [other[j] for j in range(q - 6, q + 6) if 0 <= j < len(other)]
   x, y = layer[i]["cell"]
   apart = lambda one: (one["cell"][0] - x) ** 2 + (one["cell"][1] - y) ** 2
   return [(one, 65536 // (1 + apart(one))) for one in sorted(candidates, key=apart)[:4]]
 
 
-def predict(predictor, near, field):
-  center, share, _ = predictor
-  t = sum(w for _, w in near)
-  if t == 0:
-    return center, 0
-  m = (sum(w * one[field] for one, w in near) + t // 2) // t
-  return center + (share * (m - center) >> 5), sum(w * abs(one[field] - m) for one, w in near) // t
+def bucket(size):
+  """(bucket, low bits)"""
+  size = held(size, 1, 2**20)
+  l = size.bit_length() - 1
+  h = 2 * l + (size**2 >> 2 * l + 1)
+  return (max(h - 2, 0), 0) if l < 6 else (10 + h % 2, l - 5)
 
 
-def read_turn(s, g, turn, eighths):
-  q = min(g["ratio"] * eighths + 32768 >> 16, 96)
-  c = g["bins"] = min(max(turn * (fixed(128 + q) - fixed(128 - q)) + 2**31 >> 32, 1), 4096)
+def read_number(s, g, name, of, u, f=4):
+  """Reads code and number of a kind, `of` which so much is known, in units u."""
+  base, m = of["model"], of["M"] >> 4
+  value = f"v {name}"
+  w = sum(weight for _, weight in g["near"])
+  mean, spread = m, of["D"]
+  if w:
+    mean = (sum(weight * one[value] for one, weight in g["near"]) + w // 2) // w
+    spread = sum(weight * abs(one[value] - mean) for one, weight in g["near"]) // w
+  share = held((of["A"] << 6) // of["B"], 0, 62)
+  e = m + (share * (mean - m) >> 6)
+  place, rest = divmod(e + (u >> 1), u)
+  quarter = 4 * rest // u
+  b, low = bucket(2 * f * (spread + of["D"]) // u)
+  k = place
+  if not low:
+    if s.bit(base + 2 * b + (quarter in (0, 3))):
+      sign = s.bit(base + 24 + 4 * min(b, 6) + quarter)
+      d = s.magnitude(base + 55 + 20 * b) + 1
+      k = place - d if sign else place + d
+  else:
+    sign = s.bit(base + 52 + b % 2)
+    if name == "minor" and sign and s.bit(base + 54):
+      k = max((30957 + (u >> 1)) // u, 1)
+    else:
+      side = of["D-" if sign else "D+"]
+      b, low = bucket(8 * (spread * side // max(of["D"], 1) + side) // u)
+      d = s.magnitude(base + 295 + 240 * sign + 20 * b) << low
+      d += s.raw(low)
+      k = place - d - 1 if sign else place + d
+  v = k * u
+  assert abs(v) <= 2**26
+  r, x = rate(of["t"]), abs(v - e)
+  of["t"] += 1
+  of["M"] += (16 * v - of["M"]) * r >> 16
+  for distance in ("D", "D-" if k < place else "D+"):
+    of[distance] += (x - of[distance]) * r >> 16
+  if w:
+    a, b = (held(16 * (one - m) // u, -2047, 2047) for one in (mean, v))
+    of["A"] += a * b - ((of["A"] - 2048) >> 7)
+    of["B"] += a**2 - ((of["B"] - 4096) >> 7)
+  g[name], g[value], g["off"], g["u"] = k, v, abs(k - place), u
+
+
+def read_turn(s, g, step):
+  q, v = held(g["r8"], 0, 96), level(g, "turn")
+  c = g["bins"] = held((power(step - 128 + 2 * v) * (power(q) - power(-q)) + 2**31) >> 32, 1, 4096)
   g["turn"] = 0
   if c > 1:
     a = g["near"][0][0]["angle"] if g["near"] and g["near"][0][1] else 0
@@ -196,7 +318,7 @@ def read_turn(s, g, turn, eighths):
     else:
       o = 1
       for _ in range(3):
-        o = 2 * o | s.bit(479 + o)
+        o = 2 * o | s.bit(353 + o)
       f, e = ((o - 8) * c + 7) // 8, ((o - 7) * c + 7) // 8
       d = f + s.uniform(e - f)
     g["turn"] = (a * c // 65536 + d) % c
@@ -205,7 +327,7 @@ def read_turn(s, g, turn, eighths):
 
 def render(header, gaussians):
   """`[H, W, C]` in [0, 1], float64."""
-  position, scale, _, color = (2 ** (code / 8 - 16) for code in header["steps"])
+  step = 2 ** (header["steps"][0] / 8 - 16)
   height, width, channels = header["height"], header["width"], header["channels"]
   k, c = np.mgrid[:channels, :channels]
   dct = np.cos(np.pi * k * (2 * c + 1) / (2 * channels)) * np.sqrt(np.where(k == 0, 1, 2) / channels)
@@ -213,23 +335,27 @@ def render(header, gaussians):
   sums, total = np.zeros((height, width, channels)), np.zeros((height, width, 1))
   row, column = np.mgrid[:height, :width] + 0.5
   for g in gaussians:
-    major, minor, theta = (g["minor"] + g["ratio"]) * scale, g["minor"] * scale, g["turn"] * np.pi / g["bins"]
+    minor = 2 * np.log(g["v minor"] / 65536)
+    major, theta = minor + g["v ratio"] / 65536, g["turn"] * np.pi / g["bins"]
     a, b, cos, sin = np.exp(2 * major), np.exp(2 * minor), np.cos(theta), np.sin(theta)
     xx, xy, yy = a * cos**2 + b * sin**2, (a - b) * cos * sin, a * sin**2 + b * cos**2
     stretch = xx * np.exp(-major - minor)
     split = sum(stretch >= 2 ** (2 * i - 1) for i in (1, 2, 3)) - sum(stretch < 2 ** (1 - 2 * i) for i in (1, 2, 3))
-    rows, columns = 2.0 ** (3 + split), 2.0 ** (3 - split)
+    half = g["bits"] >> 1
+    split = held(int(split), half - g["bits"], half)
+    columns, rows = 2 ** (half - split), 2 ** (g["bits"] - half + split)
     i, j = divmod(g["part"], rows)
     x = (i + 0.5) / columns
     y = ((j + 0.5) / rows + xy / xx * (x - 0.5)) % 1
-    dx = column - ((g["cell"][0] + x) * 8 * position - width / 16)
-    dy = row - ((g["cell"][1] + y) * 8 * position - height / 16)
+    dx = column - ((g["cell"][0] + x) * 8 * step - width / 16)
+    dy = row - ((g["cell"][1] + y) * 8 * step - height / 16)
     f = (header["floor"] / 1000) ** 2
     conic = np.linalg.inv([[xx + f, xy], [xy, yy + f]])
     q = conic[0, 0] * dx**2 + 2 * conic[0, 1] * dx * dy + conic[1, 1] * dy**2
-    w = (np.maximum(np.exp(-q / 2) - tau, 0) / (1 - tau))[..., None]
-    sums += w * (np.array(g["codes"]) * color * 2 ** (g["level"] / 4) @ dct)
+    heavy = np.exp(g["v weight"] / 65536)
+    w = heavy * (np.maximum(np.exp(-q / 2) - tau, 0) / (1 - tau))[..., None]
+    sums += w * (np.array([g[f"v {channel}"] for channel in range(channels)]) / 65536 @ dct)
     total += w
-  background = np.array(header["background"]) / 1000
+  background = np.array(header["background"]) / header["unit"]
   picture = background + sums if header["blend"] else (sums + tau * background) / (total + tau)
   return np.clip(picture, 0, 1)

@@ -158,16 +158,22 @@ def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
   rng = np.random.default_rng(0)
   codes = grids.Codes(
     cells=rng.integers(0, 4, (64, 2)),
-    parts=rng.integers(0, 64, 64),
-    minor=np.arange(64) % 4,
+    weights=np.arange(64) % 2,
+    minor=np.arange(64) % 4 + 1,
     ratio=np.full(64, 8),
     turn=np.zeros(64, int),
     colors=np.stack([np.arange(64) % 2, np.zeros(64, int), np.arange(64)], 1),  # 1, 0 and 6 bits
+    parts=rng.integers(0, 64, 64),
   )
-  grid = grids.Grid(position=2.0, log_scale=0.1, color=0.1, eighths=0, bins=np.array([32]), level=0)
+  units = np.full(grids.MAX_LEVEL - grids.MIN_LEVEL + 1, 1 << 16)
+  counts = np.full((grids.MAX_EIGHTHS + 1, len(units)), 32)
+  grid = grids.Grid(position=2.0, weight=0, minor=units, ratio=units // 100, color=units, bins=counts)
+  parts = grids.part_bits(grids.known(codes, grid).features).mean()
   bits = codec_levers.plain_bits(codes, grid, (128, 64, 3))
-  # 9 x 4.5 cells of 16 pixels with their margins, 64 parts each; 4 scales of one ratio; 32 angles.
-  assert bits == pytest.approx({"position": np.log2(9 * 4.5 * 64), "scale": 2, "turn": 5, "color": 7})
+  # 9 x 4.5 cells of 16 pixels with their margins; 2 weights; 4 scales of one ratio; 32 angles.
+  assert bits == pytest.approx(
+    {"position": np.log2(9 * 4.5) + parts, "weight": 1, "scale": 2, "turn": 5, "color": 7}
+  )
   row = {"plain": bits, "coded": bits | {"turn": 4.0}, "psnr": {"fitted": 31.0, "plain": 29.5, "coded": 30.6}}
   row["layers"] = {"1": [[1000, 30.5]], "2": [[200, 15.25], [1015, 30.5]]}
   monkeypatch.setattr(codec_levers, "measure", lambda path, num_gaussians, effort: row)

@@ -160,7 +160,11 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
     raise FormatError(f"got {len(data)} bytes, expected at most {limits.file_bytes}")
   if not data.startswith(SIGNATURE):
     raise FormatError("not a .gjx file: its signature is missing")
-  new = data[len(SIGNATURE) : len(SIGNATURE) + 1] == bytes([VERSION])
+  if len(data) == len(SIGNATURE):
+    raise FormatError("cut off before the header's end")
+  new = data[len(SIGNATURE)] == VERSION
+  if not new and data[len(SIGNATURE)] != version_2.HEADER:
+    raise FormatError(f"got a file of version {data[len(SIGNATURE)]}, expected {VERSION} or 2")
   header, begin = _header(data, limits) if new else (None, len(SIGNATURE))
   found, whole = chunks(data, begin)
   if header is None:
@@ -247,6 +251,8 @@ def _parsed(data: bytes, at: int, limits: Limits) -> tuple[Header, int]:
   width, at = read_varint(data, at)
   weighted = bool(flags & WEIGHTED)
   end = at + len(Steps._fields) - (not weighted)
+  if end > len(data):
+    raise IndexError
   steps = Steps(*data[at:end], *([] if weighted else [grids.STEP_ZERO]))
   if flags & OWN_CANVAS:
     cutoff, floor, *background = struct.unpack_from(f">HH{channels}h", data, end)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussjax import geometry
+from gaussjax.errors import FormatError
 from gaussjax.types import Array, Canvas, Euler, Gaussians
 
 # Steps are powers of 2^(1/8), stored in a byte: 2^(code / 8 - 16).
@@ -237,7 +238,8 @@ def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
   log_weights = gaussians.log_weights
   if log_weights is None:
     log_weights = jnp.zeros_like(gaussians.means[:, 0])
-  weights = whole(log_weights * (ONE / grid.weight))
+  most = round(MAX_LOG_WEIGHT * ONE) // grid.weight  # rounding must not end beyond what readers accept
+  weights = jnp.clip(whole(log_weights * (ONE / grid.weight)), -most, most)
   feature = weight_feature(weights * grid.weight)
   scales = jnp.clip(shape.log_scales, LEAST_LOG_SCALE, MAX_LOG_SCALE - 1)
   thetas = shape.thetas + jnp.where(scales[:, 0] < scales[:, 1], math.pi / 2, 0)
@@ -247,7 +249,9 @@ def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
   least = 2 * jnp.log(roots.astype(dtype) / ONE)
   feature = features_of(roots, jnp.zeros_like(roots), weights * grid.weight)
   unit = chosen(grid.ratio, level(RATIO, feature))
-  ratio = jnp.maximum(whole((jnp.max(scales, axis=1) - least) * ONE / unit), 0)
+  # Coarse steps of light Gaussians must not end beyond what readers accept; the rest is for float32.
+  longest = jnp.floor((MAX_LOG_SCALE - 0.01 - least) * ONE / unit).astype(jnp.int32)
+  ratio = jnp.clip(whole((jnp.max(scales, axis=1) - least) * ONE / unit), 0, longest)
   feature = features_of(roots, ratio * unit, weights * grid.weight)
   log_scales = jnp.stack([least + (ratio * unit).astype(dtype) / ONE, least], 1)
   count = bins(grid._replace(bins=jnp.asarray(grid.bins)), feature)
@@ -309,10 +313,11 @@ def known(codes: Codes, grid: Grid) -> Known:
 
 
 def dequantize(codes: Codes, grid: Grid, canvas: Canvas) -> Gaussians:
-  """The set that codes stand for, computed in float64 numpy and rounded to float32."""
+  """The set that codes stand for, computed in float64 numpy and rounded to float32. Raises FormatError."""
   feature, roots, ratios, weights = known(codes, grid)
   least = 2 * np.log(roots / ONE)
   log_scales = np.stack([least + ratios / ONE, least], 1)
+  check_scales(log_scales)
   thetas = codes.turn * math.pi / bins(grid, feature)
   columns, rows, slope = frame(log_scales, thetas, part_bits(feature), np)
   means = means_of(codes.cells, codes.parts, (columns, rows, slope), grid.position, canvas)
@@ -321,6 +326,12 @@ def dequantize(codes: Codes, grid: Grid, canvas: Canvas) -> Gaussians:
   single = lambda array: jax.device_put(np.asarray(array, np.float32))  # jnp.asarray would compile a program
   log_weights = single(weights / ONE) if weights.any() else None
   return Gaussians(single(means), Euler(single(log_scales), single(thetas)), single(colors), log_weights, canvas)
+
+
+def check_scales(log_scales: NDArray) -> None:
+  """Raises FormatError for scales that no writer makes, of which exponentials may be infinite."""
+  if float(np.abs(log_scales).max()) > MAX_LOG_SCALE:
+    raise FormatError("damaged: a scale is out of range")
 
 
 def means_of(cells: NDArray, parts: NDArray, frame: tuple, position: float, canvas: Canvas) -> NDArray:

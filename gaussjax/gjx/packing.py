@@ -50,8 +50,6 @@ def gaussians_of(contents: container.Contents, *, limits: container.Limits = con
     gaussians = version_2.dequantize(version_2.Codes(*together), version_2.grid(header.steps), canvas)
   else:
     gaussians = grids.dequantize(Codes(*together), grids.grid(header.steps), canvas)
-  if float(np.abs(gaussians.shape[0]).max()) > grids.MAX_LOG_SCALE:
-    raise FormatError("damaged: a scale is out of range")
   if gaussians.log_weights is not None and float(np.abs(gaussians.log_weights).max()) > grids.MAX_LOG_WEIGHT:
     raise FormatError("damaged: a weight is out of range")
   finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(gaussians))
@@ -77,7 +75,7 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
 
   Raises ValueError for a canvas that the format does not hold, numbers beyond what is coded, unknown metadata.
   """
-  parts = _layered(quantization.codes_of(gaussians, steps), layers)
+  parts = _layered(quantization.codes_of(gaussians, steps), grids.grid(steps), layers)
   header = header_of(geometry.canvas_of(gaussians), gaussians.colors.shape[1])
   weighted = any(part.weights.any() for part in parts)
   if not weighted:
@@ -89,9 +87,11 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
     raise ValueError(f"got Gaussians that a file cannot hold, {error}; expected smaller numbers") from None
 
 
-def _layered(codes: Codes, layers: int) -> list[Codes]:
+def _layered(codes: Codes, grid: grids.Grid, layers: int) -> list[Codes]:
   """The larger Gaussians first: each layer has four times as many as the one before."""
-  order = np.argsort(-(2 * codes.minor + codes.ratio), kind="stable")
+  known = grids.known(codes, grid)
+  areas = 4 * np.log(known.roots / grids.ONE) + known.ratios / grids.ONE  # logarithms
+  order = np.argsort(-areas, kind="stable")
   ends = sorted({max(1, len(order) // 4 ** (layers - 1 - index)) for index in range(layers)})
   return [Codes(*[field[part] for field in codes]) for part in np.split(order, ends[:-1])]
 
@@ -221,3 +221,7 @@ def _check_numbers(gaussians: Gaussians) -> None:
   largest = float(np.abs(np.asarray(gaussians.colors, np.float32)).max())
   if largest > MAX_COLOR:
     raise ValueError(f"got colours of up to {largest:g}, expected at most {MAX_COLOR:g}")
+  if gaussians.log_weights is not None:
+    largest = float(np.abs(np.asarray(gaussians.log_weights, np.float32)).max())
+    if largest > grids.MAX_LOG_WEIGHT:
+      raise ValueError(f"got log_weights of up to {largest:g}, expected at most {grids.MAX_LOG_WEIGHT:g}")

@@ -80,7 +80,9 @@ def _field(values: Array, unit: Array, along: tuple[Array, ...], near: Array, we
   around = jnp.sum(weights * values[near], axis=1)
   columns = jnp.stack([jnp.ones_like(values), around, *along], axis=1)
   design, wanted = jax.lax.stop_gradient((columns / unit[:, None], values / unit))
-  square = design.T @ design + 1e-3 * jnp.eye(design.shape[1], dtype=design.dtype)
+  square = design.T @ design
+  # What is added must not be lost in float32, or equations of few Gaussians on fine grids have no solution.
+  square += (1e-3 + 1e-5 * jnp.trace(square)) * jnp.eye(design.shape[1], dtype=design.dtype)
   factors = jax.lax.stop_gradient(jnp.linalg.solve(square, design.T @ wanted))
   difference = (values - columns @ factors) / unit
   size = jnp.sqrt(difference**2 + BLUNT)

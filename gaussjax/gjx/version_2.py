@@ -74,7 +74,7 @@ def header(body: bytes, most_pixels: int) -> dict[str, Any]:
     HEADER_FORMAT, body
   )
   if least > 2:
-    raise FormatError(f"got a file for readers of version {least} and later, expected 3 at most")
+    raise FormatError(f"got a file for readers of version {least} and later, expected 2 at most")
   if version < 2:
     raise FormatError(f"got a file of version {version}, which is no longer read; encode it anew")
   in_range = (("layers", layers, 1, MAX_LAYERS), ("blend", blend, 0, len(blends.BY_CODE) - 1))
@@ -297,8 +297,9 @@ def color_unit(levels: NDArray) -> NDArray:
 
 
 def dequantize(codes: Codes, sizes: Grid, canvas: Canvas) -> Gaussians:
-  """The set that codes stand for, computed in float64 numpy and rounded to float32."""
+  """The set that codes stand for, computed in float64 numpy and rounded to float32. Raises FormatError."""
   log_scales = np.stack([codes.minor + codes.ratio, codes.minor], 1) * sizes.log_scale
+  grids.check_scales(log_scales)
   thetas = codes.turn * math.pi / bins(codes.ratio, sizes)
   columns, rows, slope = grids.frame(log_scales, thetas, np.full(len(thetas), 2 * SPLIT), np)
   means = grids.means_of(codes.cells, codes.parts, (columns, rows, slope), sizes.position, canvas)

@@ -1,0 +1,235 @@
+"""A reader of docs/format_2.md in plain Python and numpy, written from its text: what gaussjax must agree with."""
+
+import zlib
+
+import numpy as np
+
+F = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+
+
+def fixed(code):
+  w, r = divmod(code - 128, 8)
+  return F[r] << w if w >= 0 else F[r] >> -w
+
+
+class Stream:
+  """The coder's reading side."""
+
+  def __init__(self, data, models):
+    self.data, self.models, self.at = data, models, 0
+    self.low, self.high, self.code = 0, 2**32 - 1, 0
+    for _ in range(4):
+      self.code = self.code << 8 | self.byte()
+
+  def byte(self):
+    self.at += 1
+    return self.data[self.at - 1] if self.at <= len(self.data) else 0
+
+  def raw(self, p):
+    middle = self.low + ((self.high - self.low) * p >> 16)
+    bit = self.code <= middle
+    if bit:
+      self.high = middle
+    else:
+      self.low = middle + 1
+    while self.low >> 24 == self.high >> 24:
+      self.low = self.low % 2**24 * 256
+      self.high = self.high % 2**24 * 256 + 255
+      self.code = self.code % 2**24 * 256 + self.byte()
+    return int(bit)
+
+  def bit(self, model):
+    p, n = self.models.get(model, (32768, 0))
+    b = self.raw(p)
+    p += (65536 * b - p) * round(65536 / (n + 1.5)) >> 16
+    self.models[model] = (min(max(p, 64), 65472), min(n + 1, 64))
+    return b
+
+  def even(self, k):
+    v = 0
+    for _ in range(k):
+      v = 2 * v + self.raw(32768)
+    return v
+
+  def uniform(self, n):
+    v = 0
+    while n > 1:
+      u = n // 2
+      if self.raw((u << 16) // n):
+        v, n = v + n - u, u
+      else:
+        n -= u
+    return v
+
+  def magnitude(self, m):
+    for i in range(20):
+      if not self.bit(m + i):
+        return i
+    e = 0
+    while self.raw(32768):
+      e += 1
+    return 20 + 2**e - 1 + self.even(e)
+
+  def signed(self, m):
+    v = self.magnitude(m)
+    return -v if v and self.bit(m + 20) else v
+
+
+def length(data, at):
+  v = shift = 0
+  while True:
+    v |= (data[at] & 127) << shift
+    shift += 7
+    at += 1
+    if data[at - 1] < 128:
+      return v, at
+
+
+def morton(x, y):
+  return sum((x >> b & 1) << 2 * b | (y >> b & 1) << 2 * b + 1 for b in range(16))
+
+
+def decode(data):
+  """(header as a dict, a list of Gaussians, each a dict of its integers)."""
+  assert data[:4] == bytes([0x8B, 0x47, 0x4A, 0x58])
+  at, header, gaussians, models, layers = 4, None, [], {}, []
+  while at < len(data):
+    size, begin = length(data, at + 1)
+    end = begin + size
+    assert int.from_bytes(data[end : end + 4], "big") == zlib.crc32(data[at:end])
+    if data[at] == 0x48:
+      header = read_header(data[begin:end])
+    elif data[at] == 0x4C:
+      layers.append(read_layer(data[begin:end], header, models, layers))
+      gaussians += layers[-1]
+    else:
+      assert data[at] & 128
+    at = end + 4
+  assert len(layers) == header["layers"]
+  return header, gaussians
+
+
+def read_header(body):
+  number = lambda at, size: int.from_bytes(body[at : at + size], "big")
+  assert body[1] <= 2 <= body[0]
+  names = ("height", 2, 4), ("width", 6, 4), ("channels", 10, 1), ("layers", 11, 1), ("blend", 12, 1)
+  header = {name: number(at, size) for name, at, size in (*names, ("cutoff", 13, 2), ("floor", 15, 2))}
+  header["steps"] = list(body[17:21])
+  header["background"] = [(number(21 + 2 * c, 2) + 32768) % 65536 - 32768 for c in range(header["channels"])]
+  _, scale, turn, _ = header["steps"]
+  header["T"], header["E"] = fixed(turn), 756388 * fixed(scale) >> 16
+  header["L"] = 141823 * fixed(scale) >> 16
+  return header
+
+
+def read_layer(body, header, models, layers):
+  n, begin = length(body, 0)
+  assert 1 <= n <= len(body) - begin
+  s = Stream(body[begin:], models)
+  if not layers:
+    header["predictors"] = [
+      (s.even(26) - 2**25, s.even(8) - 128, s.even(8) - 128) for _ in range(2 + header["channels"])
+    ]
+  layer, last, c = [], 0, 128
+  for _ in range(n):
+    b = s.magnitude(20 * min(c >> 4, 15))
+    gap = b if b < 2 else ((2 | s.bit(320 + b)) << b - 2) + s.even(b - 2)
+    c += (16 * b - c) >> 2
+    last += gap
+    x, y = (sum((last >> 2 * i + o & 1) << i for i in range(16)) for o in (0, 1))
+    layer.append({"morton": last, "cell": (x, y)})
+  for g in layer:
+    g["part"] = s.even(6)
+  for i, g in enumerate(layer):
+    g["near"] = nearest(layer, i, layers)
+  minor, ratio, *channels = header["predictors"]
+  for g in layer:
+    p, spread = predict(minor, g["near"], "minor")
+    g["minor"] = p + s.signed(353 + 21 * min(spread.bit_length(), 2))
+  for g in layer:
+    p, spread = predict(ratio, g["near"], "ratio")
+    g["ratio"] = p + (ratio[2] * g["minor"] >> 5) + s.signed(416 + 21 * min(spread.bit_length(), 2))
+    level = min(max(-((2 * g["minor"] + g["ratio"]) * header["L"] + 32768 >> 16), -24), 12)
+    w, r = divmod(level, 4)
+    g["level"], g["unit"], g["codes"] = level, F[2 * r] * 1024 >> 16 - w, []
+  for g in layer:
+    read_turn(s, g, header["T"], header["E"])
+  for g in layer:
+    g["y"] = 0
+  for k, predictor in enumerate(channels):
+    for g in layer:
+      p, spread = predict(predictor, g["near"], k)
+      x = s.signed(503 + 252 * k + 21 * (4 * min((spread // g["unit"]).bit_length(), 2) + g["y"]))
+      g["codes"].append((p + g["unit"] // 2) // g["unit"] + x)
+      g[k], g["y"] = g["codes"][-1] * g["unit"], min(abs(x).bit_length(), 3)
+  return layer
+
+
+def nearest(layer, i, layers):
+  """Up to four (Gaussian, weight)."""
+  candidates = [layer[i - j] for j in range(1, 17) if i >= j]
+  for other in layers:
+    q = sum(one["morton"] < layer[i]["morton"] for one in other)
+    candidates += [other[j] for j in range(q - 6, q + 6) if 0 <= j < len(other)]
+  x, y = layer[i]["cell"]
+  apart = lambda one: (one["cell"][0] - x) ** 2 + (one["cell"][1] - y) ** 2
+  return [(one, 65536 // (1 + apart(one))) for one in sorted(candidates, key=apart)[:4]]
+
+
+def predict(predictor, near, field):
+  center, share, _ = predictor
+  t = sum(w for _, w in near)
+  if t == 0:
+    return center, 0
+  m = (sum(w * one[field] for one, w in near) + t // 2) // t
+  return center + (share * (m - center) >> 5), sum(w * abs(one[field] - m) for one, w in near) // t
+
+
+def read_turn(s, g, turn, eighths):
+  q = min(g["ratio"] * eighths + 32768 >> 16, 96)
+  c = g["bins"] = min(max(turn * (fixed(128 + q) - fixed(128 - q)) + 2**31 >> 32, 1), 4096)
+  g["turn"] = 0
+  if c > 1:
+    a = g["near"][0][0]["angle"] if g["near"] and g["near"][0][1] else 0
+    if c < 8:
+      d = s.uniform(c)
+    else:
+      o = 1
+      for _ in range(3):
+        o = 2 * o | s.bit(479 + o)
+      f, e = ((o - 8) * c + 7) // 8, ((o - 7) * c + 7) // 8
+      d = f + s.uniform(e - f)
+    g["turn"] = (a * c // 65536 + d) % c
+  g["angle"] = 65536 * g["turn"] // c
+
+
+def render(header, gaussians):
+  """`[H, W, C]` in [0, 1], float64."""
+  position, scale, _, color = (2 ** (code / 8 - 16) for code in header["steps"])
+  height, width, channels = header["height"], header["width"], header["channels"]
+  k, c = np.mgrid[:channels, :channels]
+  dct = np.cos(np.pi * k * (2 * c + 1) / (2 * channels)) * np.sqrt(np.where(k == 0, 1, 2) / channels)
+  tau = np.exp(-((header["cutoff"] / 1000) ** 2) / 2)
+  sums, total = np.zeros((height, width, channels)), np.zeros((height, width, 1))
+  row, column = np.mgrid[:height, :width] + 0.5
+  for g in gaussians:
+    major, minor, theta = (g["minor"] + g["ratio"]) * scale, g["minor"] * scale, g["turn"] * np.pi / g["bins"]
+    a, b, cos, sin = np.exp(2 * major), np.exp(2 * minor), np.cos(theta), np.sin(theta)
+    xx, xy, yy = a * cos**2 + b * sin**2, (a - b) * cos * sin, a * sin**2 + b * cos**2
+    stretch = xx * np.exp(-major - minor)
+    split = sum(stretch >= 2 ** (2 * i - 1) for i in (1, 2, 3)) - sum(stretch < 2 ** (1 - 2 * i) for i in (1, 2, 3))
+    rows, columns = 2.0 ** (3 + split), 2.0 ** (3 - split)
+    i, j = divmod(g["part"], rows)
+    x = (i + 0.5) / columns
+    y = ((j + 0.5) / rows + xy / xx * (x - 0.5)) % 1
+    dx = column - ((g["cell"][0] + x) * 8 * position - width / 16)
+    dy = row - ((g["cell"][1] + y) * 8 * position - height / 16)
+    f = (header["floor"] / 1000) ** 2
+    conic = np.linalg.inv([[xx + f, xy], [xy, yy + f]])
+    q = conic[0, 0] * dx**2 + 2 * conic[0, 1] * dx * dy + conic[1, 1] * dy**2
+    w = (np.maximum(np.exp(-q / 2) - tau, 0) / (1 - tau))[..., None]
+    sums += w * (np.array(g["codes"]) * color * 2 ** (g["level"] / 4) @ dct)
+    total += w
+  background = np.array(header["background"]) / 1000
+  picture = background + sums if header["blend"] else (sums + tau * background) / (total + tau)
+  return np.clip(picture, 0, 1)
