@@ -228,7 +228,7 @@ def test_pictures_drawn_without_a_gpu_are_those_of_python():
 
 def test_the_module_stays_small_and_needs_nothing():
   source = MODULE.read_text()
-  assert len(gzip.compress(source.encode(), 9)) < 15_000
+  assert len(gzip.compress(source.encode(), 9)) < 19_500
   assert "import " not in source.replace("//   import { decode", "")
 
 

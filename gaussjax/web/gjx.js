@@ -146,11 +146,21 @@ function readCount(data, at, end) {
   return damaged("a length");
 }
 
-/** {header, at}: that of version 3 and where it ends, no header yet of a file of chunks alone; null if it is cut. */
+/** A canvas in thousandths: the cut-off and the floor, and the background from `colors` on. */
+const canvasOf = (view, at, colors, channels) => ({
+  cutoff: view.getUint16(at),
+  floor: view.getUint16(at + 2),
+  unit: 1000,
+  background: Array.from({ length: channels }, (_, c) => view.getInt16(colors + 2 * c)),
+});
+
+/** {header, at}: that of version 3 and where it ends; none in version 2, a chunk there; null if it is cut off. */
 function readStart(data) {
   if ([0x8b, 0x47, 0x4a, 0x58].some((byte, i) => data[i] !== byte))
     refuse("not a .gjx file: its signature is missing");
-  if (data[4] !== 3) return { at: 4 };
+  if (data[4] === 0x48) return { at: 4 };
+  if (!(data[4] >= 0)) return null;
+  if (data[4] !== 3) refuse(`got a file of version ${data[4]}, expected 3 or 2`);
   const flags = data[5];
   if (flags > 127) refuse("got a header that this version does not know");
   let at = 6;
@@ -174,12 +184,11 @@ function readStart(data) {
     channels,
     layers: (flags & 3) + 1,
     blend: (flags >> 2) & 1,
-    cutoff: own ? view.getUint16(0) : 3500,
-    floor: own ? view.getUint16(2) : 300,
     steps: [...data.subarray(at, begin)],
     weighted,
-    unit: own ? 1000 : 255,
-    background: Array.from({ length: channels }, (_, c) => (own ? view.getInt16(4 + 2 * c) : view.getUint8(c))),
+    ...(own
+      ? canvasOf(view, 0, 4, channels)
+      : { cutoff: 3500, floor: 300, unit: 255, background: [...data.subarray(begin, end)] }),
   };
   return { header, at: end };
 }
@@ -210,17 +219,17 @@ const bytesOf = (data) =>
 /** How many layers are whole in the beginning of a file. Throws FormatError for that of another. */
 export function countLayers(data) {
   data = bytesOf(data);
-  const start = data.length < 6 ? null : readStart(data);
+  const start = data.length < 4 ? null : readStart(data);
   return start ? readChunks(data, start.at, true).chunks.filter(({ kind }) => kind === 0x4c).length : 0;
 }
 
 /** The header of version 2, the first chunk. */
 function readOldHeader(data, chunk) {
-  if (chunk?.kind !== 0x48) refuse("damaged: no header");
+  if (!chunk) refuse("cut off before the header's end");
   const view = new DataView(data.buffer, data.byteOffset + chunk.begin, chunk.end - chunk.begin);
   if (view.byteLength < 21) refuse("damaged: the header is too short");
   const [version, least] = [view.getUint8(0), view.getUint8(1)];
-  if (least > 2) refuse(`got a file for readers of version ${least} and later, expected 3 at most`);
+  if (least > 2) refuse(`got a file for readers of version ${least} and later, expected 2 at most`);
   if (version < 2) refuse(`got a file of version ${version}, which is no longer read; encode it anew`);
   const channels = view.getUint8(10);
   if (view.byteLength !== 21 + 2 * channels) refuse(`damaged: a header of ${view.byteLength} bytes`);
@@ -231,26 +240,15 @@ function readOldHeader(data, chunk) {
     channels,
     layers: view.getUint8(11),
     blend: view.getUint8(12),
-    cutoff: view.getUint16(13),
-    floor: view.getUint16(15),
-    steps: [17, 18, 19, 20].map((at) => view.getUint8(at)),
+    steps: [...new Uint8Array(view.buffer, view.byteOffset + 17, 4)],
     weighted: false,
-    unit: 1000,
-    background: Array.from({ length: channels }, (_, c) => view.getInt16(21 + 2 * c)),
+    ...canvasOf(view, 13, 21, channels),
   };
 }
 
 function checkHeader(header, { pixels }) {
-  const ranges = {
-    height: [1, pixels],
-    width: [1, pixels],
-    channels: [1, 32],
-    layers: [1, 4],
-    blend: [0, 1],
-    cutoff: [500, 8000],
-    floor: [20, 4000],
-  };
-  for (const [name, [low, high]] of Object.entries(ranges))
+  const ranges = { channels: [1, 32], layers: [1, 4], blend: [0, 1], cutoff: [500, 8000], floor: [20, 4000] };
+  for (const [name, [low, high]] of Object.entries({ height: [1, pixels], width: [1, pixels], ...ranges }))
     if (!(header[name] >= low && header[name] <= high))
       refuse(`got a header with ${name} ${header[name]}, expected ${low} to ${high}`);
   if (header.height * header.width > pixels)
@@ -259,7 +257,7 @@ function checkHeader(header, { pixels }) {
 
 /** How many angles a Gaussian has: the aspect ratio is 2^(q / 8), the step of turns 2^(turn / 8). */
 const binsOf = (turn, q) =>
-  clamp(Math.floor((power(turn) * (power(q) - power(-q)) + 2 ** 31) / 2 ** 32), 1, 4096); // inexact beyond only
+  clamp(Math.floor((power(turn) * (power(q) - power(-q)) + 2 ** 31) / 2 ** 32), 1, 4096); // exact up to that
 
 /** Where the even bits of a Morton code lead. */
 function gather(code) {
@@ -366,21 +364,18 @@ class Layers {
   /** Whether there are neighbours; leaves the mean of their values and their spread about it. */
   look(values, i) {
     const { near, shares } = this;
-    const at = 4 * i;
-    const w0 = shares[at];
-    const w1 = shares[at + 1];
-    const w2 = shares[at + 2];
-    const w3 = shares[at + 3];
-    const t = w0 + w1 + w2 + w3;
-    if (t === 0) return false;
-    const a = values[near[at]];
-    const b = values[near[at + 1]];
-    const c = values[near[at + 2]];
-    const d = values[near[at + 3]];
-    const m = Math.floor((w0 * a + w1 * b + w2 * c + w3 * d + (t >> 1)) / t);
-    const off = w0 * Math.abs(a - m) + w1 * Math.abs(b - m) + w2 * Math.abs(c - m) + w3 * Math.abs(d - m);
-    this.mean = m;
-    this.spread = Math.floor(off / t);
+    const [begin, end] = [4 * i, 4 * i + 4];
+    let total = 0;
+    let sum = 0;
+    let off = 0;
+    for (let k = begin; k < end; k++) {
+      total += shares[k];
+      sum += shares[k] * values[near[k]];
+    }
+    if (!total) return false;
+    this.mean = Math.floor((sum + (total >> 1)) / total);
+    for (let k = begin; k < end; k++) off += shares[k] * Math.abs(values[near[k]] - this.mean);
+    this.spread = Math.floor(off / total);
     return true;
   }
 
@@ -420,7 +415,7 @@ const octaves = (v) => {
   return 8 * (size - 17) + F.findLastIndex((least) => mantissa >= least);
 };
 
-/** Which models serve a distance that is expected to be of a size, and 16 times how many low bits have none. */
+/** Which models serve an expected size, and 16 times how many low bits have none. */
 function bucketOf(size) {
   size = clamp(size, 1, 2 ** 20);
   const length = bits(size) - 1;
@@ -546,7 +541,7 @@ class Version3 extends Layers {
     return 6 + clamp(this.weigh(PART, i), -6, 8);
   }
 
-  /** A code, whose number becomes one of the kind's values; `wide` quarters as large a distance is expected. */
+  /** A code, whose number becomes a value of its kind; `wide`, in quarters, is how far it may be. */
   readNumber(coder, kind, i, unit, wide = 4) {
     const middle = kind.middle >> 4;
     const known = this.look(kind.values, i);
@@ -705,7 +700,8 @@ class Version2 extends Layers {
   meaning(i) {
     const [, scale, , color] = this.header.steps.map(stepOf);
     const unit = color * 2 ** (this.levels[i] / 4);
-    return { weight: 0, minor: this.codes.minor[i] * scale, ratio: this.codes.ratio[i] * scale, unit, size: 6 };
+    const [minor, ratio] = [this.codes.minor[i] * scale, this.codes.ratio[i] * scale];
+    return { weight: 0, minor, ratio, unit, size: 6 };
   }
 }
 
