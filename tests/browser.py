@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scenes import scene
-from web_cases import GOLDEN, by_python, cases, check_alike
+from web_cases import GOLDEN, by_python, cases, check_alike, golden
 
 import gaussjax
 from experiments import fuzz_format
@@ -86,8 +86,8 @@ def site():
   blank = b"<!doctype html><meta charset=utf-8><title>test</title><link rel=icon href=data:,><body></body>"
   script = b"<script type=module>import * as gjx from '/gjx.js'; window.gjx = gjx;</script>"
   Site.pages = {"blank.html": ("text/html", blank + script)}
-  for path in GOLDEN.glob("*.gjx"):
-    Site.pages[path.name] = ("application/octet-stream", path.read_bytes())
+  for name, data in golden().items():
+    Site.pages[name] = ("application/octet-stream", data)
   server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
   threading.Thread(target=server.serve_forever, daemon=True).start()
   yield f"http://127.0.0.1:{server.server_port}"
@@ -159,25 +159,24 @@ def drawn_by(page, case, by):
 
 
 def test_golden_files_are_read_as_the_same_integers(page):
-  for path in GOLDEN.glob("*.gjx"):
+  for data in golden().values():
     code = (
       BYTES
       + "const lists = Object.entries(gjx.decode(bytesOf(data)).codes).map(([name, list]) => [name, [...list]]);"
       + "return Object.fromEntries(lists);"
     )
-    found = page.evaluate(f"(data) => {{ {code} }}", base64_of(path.read_bytes()))
-    layers = container.read(path.read_bytes()).layers
-    for name in ("cells", "parts", "minor", "ratio", "turn", "colors"):
+    found = page.evaluate(f"(data) => {{ {code} }}", base64_of(data))
+    layers = container.read(data).layers
+    for name in type(layers[0])._fields:
       np.testing.assert_array_equal(found[name], np.concatenate([getattr(layer, name).ravel() for layer in layers]))
 
 
 @pytest.mark.parametrize(("by", "most"), [("float", 1), ("half", 2), ("2d", 1)])
 def test_pictures_are_those_of_python(page, by, most):
-  for path in sorted(GOLDEN.glob("*.gjx")):
-    data = path.read_bytes()
-    if by == "2d" and "alpha" in path.stem:
+  for name, data in golden().items():
+    if by == "2d" and "alpha" in name:
       continue  # its canvas gives back colours that were multiplied by alpha and divided again
-    for case in cases(path.stem, data):
+    for case in cases(name, data):
       check_alike(drawn_by(page, case, by), case, multiplied=True, most=most)
 
 
@@ -307,6 +306,12 @@ def test_the_element_is_lazy_and_draws_layers_as_they_come(page):
   Site.go.set()
   page.wait_for_function("slow.complete && slow.image.layers.length === 3")
   assert page.locator("#slow").screenshot(path=SCREENSHOTS / "element.png") != first
+  Site.go.clear()
+  page.evaluate("document.body.innerHTML = '<gjx-image id=slow src=/slow/v3/weighted_layers.gjx></gjx-image>'")
+  page.wait_for_function("slow.image && slow.canvas.width > 100")
+  assert page.evaluate("[slow.image.layers.length, slow.image.version, slow.state]") == [1, 3, "loading"]
+  Site.go.set()
+  page.wait_for_function("slow.complete && slow.image.layers.length === 2")
 
 
 def test_the_element_is_a_placeholder_under_an_image(page):
@@ -448,6 +453,29 @@ def test_the_viewer_tells_of_gaussians_and_bytes(browser, viewer):
     page.screenshot(path=SCREENSHOTS / "viewer-ellipses.png")
     sizes = [int(cell.replace(",", "")) for cell in page.locator("#bytes td:nth-child(2)").all_inner_texts()]
     assert abs(sum(sizes[:5]) - len(PHOTO)) < 3 and abs(sum(sizes[5:]) - len(PHOTO)) < 60
+
+
+def test_the_viewer_tells_of_weights(browser, viewer):
+  data = golden()["v3/weighted_layers.gjx"]
+  with opened(browser, viewer, viewport=WIDE) as page:
+    page.set_input_files("#open", GOLDEN / "v3" / "weighted_layers.gjx")
+    page.wait_for_function("document.title === 'weighted_layers.gjx'")
+    shown(page)
+    page.locator("#stage").focus()
+    page.keyboard.press("Enter")
+    told = dict(zip(*(page.locator(f"#numbers {name}").all_inner_texts() for name in ("dt", "dd")), strict=True))
+    log_weights = np.asarray(gaussjax.decode(data)[0].log_weights)
+    index = int(told["Number"]) - 1
+    assert log_weights[index] and float(told["Weight"]) == pytest.approx(np.exp(log_weights[index]), abs=0.006)
+    rows = page.locator("#bytes tr").all_inner_texts()
+    found = {row.split("\t")[0]: int(row.split("\t")[1].replace(",", "")) for row in rows[-8:]}
+    bits = container.field_bits(container.read(data))
+    labels = {"positions": "position", "weights": "weight", "scales": "scale", "angles": "turn", "colours": "color"}
+    assert {name: found[name] for name in labels} == pytest.approx(
+      {name: bits[field] / 8 for name, field in labels.items()}, abs=2
+    )
+    assert sum(found[name] for name in (*labels, "frame and header")) == pytest.approx(len(data), abs=3)
+    page.screenshot(path=SCREENSHOTS / "viewer-weights.png")
 
 
 def test_the_wipe_shows_the_original(browser, viewer):

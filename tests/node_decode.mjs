@@ -15,7 +15,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     for (const group of [codes, image])
       for (const [name, value] of Object.entries(group))
         if (ArrayBuffer.isView(value)) lists[name] = [...value];
-    out = { ...image, ...lists, sizes, whole, bits, codeColors: [...codes.colors] };
+    out = { ...image, ...lists, sizes, whole, bits, metadata, codeColors: [...codes.colors] };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     out = { error: error.message };

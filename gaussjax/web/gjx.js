@@ -26,12 +26,12 @@ const damaged = (what) => refuse(`damaged: ${what} is out of range`);
 
 // Integers, all below 2^53, so that doubles hold them; those that may pass 2^31 are divided, never shifted.
 
-const VERSION = 2;
 const F = [65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194]; // 2^(i / 8) in 1 / 2^16
 const power = (eighths) => Math.floor(F[eighths & 7] * 2 ** (eighths >> 3));
 const stepOf = (code) => 2 ** (code / 8 - 16);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const bits = (value, most) => Math.min(value > 1 ? 32 - Math.clz32(value) : value, most);
+const bits = (value, most = 32) => Math.min(32 - Math.clz32(value), most); // of one below 2^32
+const bitsUpTo = (value, most) => bits(Math.min(value, 255), most); // of any
 
 // Half to even: 65536 / (n + 1.5) = 131072 / (2 n + 3) is never halfway, since 2 n + 3 is odd.
 const RATES = Float64Array.from({ length: 65 }, (_, n) => Math.round(65536 / (n + 1.5)));
@@ -49,8 +49,8 @@ function crc(data, begin, end) {
 
 /** The binary arithmetic decoder; `p` and `n` are the models, which several streams share. */
 class Coder {
-  constructor(data, begin, end, p, n) {
-    Object.assign(this, { data, begin, at: begin, end, p, n, low: 0, high: 2 ** 32 - 1, code: 0 });
+  constructor(data, begin, end, { p, n, wide }) {
+    Object.assign(this, { data, begin, at: begin, end, p, n, wide, low: 0, high: 2 ** 32 - 1, code: 0 });
     for (let i = 0; i < 4; i++) this.code = this.code * 256 + this.byte();
   }
 
@@ -59,23 +59,27 @@ class Coder {
     return at < this.end ? this.data[at] : 0;
   }
 
-  raw(p) {
-    const middle = this.low + Math.floor(((this.high - this.low) * p) / 65536);
-    const bit = this.code <= middle ? 1 : 0;
-    if (bit) this.high = middle;
-    else this.low = middle + 1;
+  shift() {
     while ((this.low ^ this.high) >>> 24 === 0) {
       this.low = (this.low << 8) >>> 0;
       this.high = ((this.high << 8) | 255) >>> 0;
       this.code = ((this.code << 8) | this.byte()) >>> 0;
     }
+  }
+
+  odds(p) {
+    const middle = this.low + Math.floor(((this.high - this.low) * p) / 65536);
+    const bit = this.code <= middle ? 1 : 0;
+    if (bit) this.high = middle;
+    else this.low = middle + 1;
+    this.shift();
     return bit;
   }
 
   bit(model) {
     const p = this.p[model];
     const n = this.n[model];
-    const bit = this.raw(p);
+    const bit = this.odds(p);
     this.p[model] = clamp(p + Math.floor(((65536 * bit - p) * RATES[n]) / 65536), 64, 65472);
     if (n < 64) this.n[model] = n + 1;
     return bit;
@@ -83,7 +87,19 @@ class Coder {
 
   even(count) {
     let value = 0;
-    for (let i = 0; i < count; i++) value = 2 * value + this.raw(32768);
+    for (let i = 0; i < count; i++) value = 2 * value + this.odds(32768);
+    return value;
+  }
+
+  /** Bits without a model: sixteen at once, as one of equal parts, where the bounds are `wide` apart. */
+  raw(count) {
+    if (count > 16) return this.raw(16) * 2 ** (count - 16) + this.raw(count - 16);
+    if (this.high - this.low < this.wide) return this.even(count);
+    const part = Math.floor((this.high - this.low + 1) / 2 ** count);
+    const value = clamp(Math.floor((this.code - this.low) / part), 0, 2 ** count - 1);
+    this.low += value * part;
+    this.high = this.low + part - 1;
+    this.shift();
     return value;
   }
 
@@ -91,7 +107,7 @@ class Coder {
     let value = 0;
     while (n > 1) {
       const upper = n >> 1;
-      if (this.raw(Math.floor((upper * 65536) / n))) {
+      if (this.odds(Math.floor((upper * 65536) / n))) {
         value += n - upper;
         n = upper;
       } else n -= upper;
@@ -102,7 +118,7 @@ class Coder {
   magnitude(model) {
     for (let i = 0; i < 20; i++) if (!this.bit(model + i)) return i;
     let e = 0;
-    while (this.raw(32768)) if (++e > 32) damaged("a number of bits");
+    while (this.odds(32768)) if (++e > 32) damaged("a number of bits");
     return 19 + 2 ** e + this.even(e);
   }
 
@@ -118,7 +134,7 @@ class Coder {
 }
 
 /** [value, position after it], or null where the data end. */
-function readLength(data, at, end) {
+function readCount(data, at, end) {
   let value = 0;
   for (let i = 0; i < 5; i++) {
     if (at >= end) return null;
@@ -130,19 +146,64 @@ function readLength(data, at, end) {
   return damaged("a length");
 }
 
-/** Chunks {kind, begin, end, size} as far as they are whole, with right check sums unless `quickly`. */
-function readChunks(data, quickly) {
+/** A canvas in thousandths: the cut-off and the floor, and the background from `colors` on. */
+const canvasOf = (view, at, colors, channels) => ({
+  cutoff: view.getUint16(at),
+  floor: view.getUint16(at + 2),
+  unit: 1000,
+  background: Array.from({ length: channels }, (_, c) => view.getInt16(colors + 2 * c)),
+});
+
+/** {header, at}: that of version 3 and where it ends; none in version 2, a chunk there; null if it is cut off. */
+function readStart(data) {
   if ([0x8b, 0x47, 0x4a, 0x58].some((byte, i) => data[i] !== byte))
     refuse("not a .gjx file: its signature is missing");
+  if (data[4] === 0x48) return { at: 4 };
+  if (!(data[4] >= 0)) return null;
+  if (data[4] !== 3) refuse(`got a file of version ${data[4]}, expected 3 or 2`);
+  const flags = data[5];
+  if (flags > 127) refuse("got a header that this version does not know");
+  let at = 6;
+  const channels = [1, 3, 4][flags >> 5] ?? data[at++];
+  const side = () => {
+    const [value, next] = readCount(data, at, data.length) ?? [0, Infinity];
+    at = next;
+    return value + 1;
+  };
+  const [height, width] = [side(), side()];
+  const weighted = (flags & 8) > 0;
+  const own = (flags & 16) > 0;
+  const begin = at + 4 + weighted;
+  const end = begin + channels * (own ? 2 : 1) + (own ? 4 : 0);
+  if (!(end <= data.length)) return null;
+  const view = new DataView(data.buffer, data.byteOffset + begin, end - begin);
+  const header = {
+    version: 3,
+    height,
+    width,
+    channels,
+    layers: (flags & 3) + 1,
+    blend: (flags >> 2) & 1,
+    steps: [...data.subarray(at, begin)],
+    weighted,
+    ...(own
+      ? canvasOf(view, 0, 4, channels)
+      : { cutoff: 3500, floor: 300, unit: 255, background: [...data.subarray(begin, end)] }),
+  };
+  return { header, at: end };
+}
+
+/** Chunks {kind, begin, end, size} as far as they are whole, with right check sums unless `quickly`. */
+function readChunks(data, at, quickly) {
   const chunks = [];
-  let at = 4;
-  for (let found; at < data.length;) {
-    found = readLength(data, at + 1, data.length);
+  let since = 4; // the first check sum is of the header too
+  for (let found; at < data.length; since = at) {
+    found = readCount(data, at + 1, data.length);
     if (!found || found[0] + found[1] + 4 > data.length) return { chunks, whole: false };
     const begin = found[1];
     const end = begin + found[0];
     const sum = new DataView(data.buffer, data.byteOffset + end).getUint32(0);
-    if (!quickly && sum !== crc(data, at, end))
+    if (!quickly && sum !== crc(data, since, end))
       refuse(`damaged: the check sum of the chunk at byte ${at} is wrong`);
     chunks.push({ kind: data[at], begin, end, size: end + 4 - at });
     at = end + 4;
@@ -158,55 +219,45 @@ const bytesOf = (data) =>
 /** How many layers are whole in the beginning of a file. Throws FormatError for that of another. */
 export function countLayers(data) {
   data = bytesOf(data);
-  return data.length < 4 ? 0 : readChunks(data, true).chunks.filter((chunk) => chunk.kind === 0x4c).length;
+  const start = data.length < 4 ? null : readStart(data);
+  return start ? readChunks(data, start.at, true).chunks.filter(({ kind }) => kind === 0x4c).length : 0;
 }
 
-function readHeader(data, { begin, end }, limits) {
-  const view = new DataView(data.buffer, data.byteOffset + begin, end - begin);
+/** The header of version 2, the first chunk. */
+function readOldHeader(data, chunk) {
+  if (!chunk) refuse("cut off before the header's end");
+  const view = new DataView(data.buffer, data.byteOffset + chunk.begin, chunk.end - chunk.begin);
   if (view.byteLength < 21) refuse("damaged: the header is too short");
   const [version, least] = [view.getUint8(0), view.getUint8(1)];
-  if (least > VERSION) refuse(`got a file for readers of version ${least} and later, expected ${VERSION}`);
-  if (version < VERSION) refuse(`got a file of version ${version}, which is no longer read; encode it anew`);
-  const header = {
-    version,
+  if (least > 2) refuse(`got a file for readers of version ${least} and later, expected 2 at most`);
+  if (version < 2) refuse(`got a file of version ${version}, which is no longer read; encode it anew`);
+  const channels = view.getUint8(10);
+  if (view.byteLength !== 21 + 2 * channels) refuse(`damaged: a header of ${view.byteLength} bytes`);
+  return {
+    version: 2,
     height: view.getUint32(2),
     width: view.getUint32(6),
-    channels: view.getUint8(10),
+    channels,
     layers: view.getUint8(11),
     blend: view.getUint8(12),
-    cutoff: view.getUint16(13),
-    floor: view.getUint16(15),
-    steps: [17, 18, 19, 20].map((at) => view.getUint8(at)),
+    steps: [...new Uint8Array(view.buffer, view.byteOffset + 17, 4)],
+    weighted: false,
+    ...canvasOf(view, 13, 21, channels),
   };
-  const ranges = {
-    height: [1, limits.pixels],
-    width: [1, limits.pixels],
-    channels: [1, 32],
-    layers: [1, 4],
-    blend: [0, 1],
-    cutoff: [500, 8000],
-    floor: [20, 4000],
-  };
-  for (const [name, [low, high]] of Object.entries(ranges))
-    if (header[name] < low || header[name] > high)
-      refuse(`got a header with ${name} ${header[name]}, expected ${low} to ${high}`);
-  if (header.height * header.width > limits.pixels)
-    refuse(`got ${header.width} x ${header.height} pixels, expected at most ${limits.pixels}`);
-  if (view.byteLength !== 21 + 2 * header.channels) refuse(`damaged: a header of ${view.byteLength} bytes`);
-  header.background = Array.from({ length: header.channels }, (_, c) => view.getInt16(21 + 2 * c));
-  return header;
 }
 
-/** What the steps amount to, in integers. `bins` is by eighths of an octave of the aspect ratio. */
-function gridOf([, logScale, turn]) {
-  const scale = power(logScale - 128);
-  const turns = BigInt(power(turn - 128));
-  const bins = Int32Array.from({ length: 97 }, (_, q) => {
-    const count = (turns * BigInt(power(q) - power(-q)) + 2n ** 31n) >> 32n; // up to 2^60
-    return count > 4096n ? 4096 : Math.max(Number(count), 1);
-  });
-  return { bins, eighths: Math.floor((756388 * scale) / 65536), level: Math.floor((141823 * scale) / 65536) };
+function checkHeader(header, { pixels }) {
+  const ranges = { channels: [1, 32], layers: [1, 4], blend: [0, 1], cutoff: [500, 8000], floor: [20, 4000] };
+  for (const [name, [low, high]] of Object.entries({ height: [1, pixels], width: [1, pixels], ...ranges }))
+    if (!(header[name] >= low && header[name] <= high))
+      refuse(`got a header with ${name} ${header[name]}, expected ${low} to ${high}`);
+  if (header.height * header.width > pixels)
+    refuse(`got ${header.width} x ${header.height} pixels, expected at most ${pixels}`);
 }
+
+/** How many angles a Gaussian has: the aspect ratio is 2^(q / 8), the step of turns 2^(turn / 8). */
+const binsOf = (turn, q) =>
+  clamp(Math.floor((power(turn) * (power(q) - power(-q)) + 2 ** 31) / 2 ** 32), 1, 4096); // exact up to that
 
 /** Where the even bits of a Morton code lead. */
 function gather(code) {
@@ -217,86 +268,61 @@ function gather(code) {
   return (code | (code >> 8)) & 0xffff;
 }
 
-/** The integers of all layers, one after the other in the same arrays. */
+/** The integers of all layers, one after the other in the same arrays: what versions share. */
 class Layers {
   constructor(header, total) {
     const integers = (each = 1) => new Int32Array(total * each);
     this.header = header;
-    this.grid = gridOf(header.steps);
-    this.p = new Float64Array(503 + 252 * header.channels).fill(32768);
-    this.n = new Uint8Array(this.p.length);
     this.morton = integers();
     this.codes = {
       cells: integers(2),
       parts: integers(),
+      weights: integers(),
       minor: integers(),
       ratio: integers(),
       turn: integers(),
       bins: integers(),
-      levels: integers(),
       colors: integers(header.channels),
     };
     this.near = integers(4);
-    this.weights = integers(4);
+    this.shares = integers(4);
     this.angles = integers();
-    this.values = Array.from({ length: header.channels }, () => new Float64Array(total));
+    this.units = new Float64Array(total); // of colours
     this.starts = [0];
-    this.spread = 0; // of the last prediction's neighbours
-    this.bits = { predictors: 0, position: 0, scale: 0, turn: 0, color: 0 };
+    this.bits = { position: 0, weight: 0, scale: 0, turn: 0, color: 0 };
   }
 
   read(data, begin, end, count) {
-    const coder = new Coder(data, begin, end, this.p, this.n);
-    const { channels } = this.header;
+    const coder = new Coder(data, begin, end, this);
+    const first = this.starts.at(-1);
     let before = 0;
-    const spent = (field) => {
+    this.readLayer(coder, first, first + count, (field) => {
       this.bits[field] += coder.used() - before;
       before = coder.used();
-    };
-    if (this.starts.length === 1) {
-      const number = () => ({
-        center: coder.even(26) - 2 ** 25,
-        share: coder.even(8) - 128,
-        slope: coder.even(8) - 128,
-      });
-      this.predictors = Array.from({ length: 2 + channels }, number);
-      spent("predictors");
-    }
-    const first = this.starts.at(-1);
-    const last = first + count;
-    this.readPositions(coder, first, last);
-    spent("position");
-    this.findNeighbors(first, last);
-    this.readScales(coder, first, last);
-    spent("scale");
-    for (let i = first; i < last; i++) this.readTurn(coder, i);
-    spent("turn");
-    this.readColors(coder, first, last);
-    spent("color");
-    this.starts.push(last);
+    });
+    this.starts.push(first + count);
   }
 
   readPositions(coder, first, last) {
-    const { cells, parts } = this.codes;
+    const { cells } = this.codes;
     let morton = 0;
     let context = 128;
     for (let i = first; i < last; i++) {
       const size = coder.magnitude(20 * Math.min(context >> 4, 15));
       if (size > 32) damaged("a position");
-      morton += size < 2 ? size : (2 + coder.bit(320 + size)) * 2 ** (size - 2) + coder.even(size - 2);
+      morton += size < 2 ? size : (2 + coder.bit(320 + size)) * 2 ** (size - 2) + coder.raw(size - 2);
       if (morton >= 2 ** 30) damaged("a position");
       context += (16 * size - context) >> 2;
       this.morton[i] = morton;
       cells[2 * i] = gather(morton);
       cells[2 * i + 1] = gather(morton >> 1);
     }
-    for (let i = first; i < last; i++) parts[i] = coder.even(6);
   }
 
   findNeighbors(first, last) {
     const {
       near,
-      weights,
+      shares,
       morton,
       starts,
       codes: { cells },
@@ -330,63 +356,40 @@ class Layers {
       }
       for (let k = 0; k < 4; k++) {
         near[4 * i + k] = apart[k] < Infinity ? found[k] : 0;
-        weights[4 * i + k] = Math.floor(65536 / (1 + apart[k]));
+        shares[4 * i + k] = Math.floor(65536 / (1 + apart[k]));
       }
     }
   }
 
-  /** The prediction without the slope's part; leaves the neighbours' spread. */
-  predict({ center, share }, values, i) {
-    const { near, weights } = this;
-    const at = 4 * i;
-    const w0 = weights[at];
-    const w1 = weights[at + 1];
-    const w2 = weights[at + 2];
-    const w3 = weights[at + 3];
-    const t = w0 + w1 + w2 + w3;
-    this.spread = 0;
-    if (t === 0) return center;
-    const a = values[near[at]];
-    const b = values[near[at + 1]];
-    const c = values[near[at + 2]];
-    const d = values[near[at + 3]];
-    const m = Math.floor((w0 * a + w1 * b + w2 * c + w3 * d + (t >> 1)) / t);
-    const off = w0 * Math.abs(a - m) + w1 * Math.abs(b - m) + w2 * Math.abs(c - m) + w3 * Math.abs(d - m);
-    this.spread = Math.floor(off / t);
-    return center + Math.floor((share * (m - center)) / 32);
+  /** Whether there are neighbours; leaves the mean of their values and their spread about it. */
+  look(values, i) {
+    const { near, shares } = this;
+    const [begin, end] = [4 * i, 4 * i + 4];
+    let total = 0;
+    let sum = 0;
+    let off = 0;
+    for (let k = begin; k < end; k++) {
+      total += shares[k];
+      sum += shares[k] * values[near[k]];
+    }
+    if (!total) return false;
+    this.mean = Math.floor((sum + (total >> 1)) / total);
+    for (let k = begin; k < end; k++) off += shares[k] * Math.abs(values[near[k]] - this.mean);
+    this.spread = Math.floor(off / total);
+    return true;
   }
 
-  readScales(coder, first, last) {
-    const { minor, ratio } = this.codes;
-    const [ofMinor, ofRatio] = this.predictors;
-    for (let i = first; i < last; i++) {
-      const predicted = this.predict(ofMinor, minor, i);
-      const value = predicted + coder.signed(353 + 21 * bits(this.spread, 2));
-      if (Math.abs(value) > 8192) damaged("a scale");
-      minor[i] = value;
-    }
-    let least = 0;
-    for (let i = first; i < last; i++) {
-      const predicted = this.predict(ofRatio, ratio, i) + ((ofRatio.slope * minor[i]) >> 5);
-      const value = predicted + coder.signed(416 + 21 * bits(this.spread, 2));
-      if (Math.abs(value) > 8192) damaged("a scale");
-      ratio[i] = value;
-      least = Math.min(least, value);
-    }
-    if (least < 0) damaged("a scale");
-  }
-
-  readTurn(coder, i) {
-    const { ratio, turn, bins } = this.codes;
-    const count = this.grid.bins[Math.min(Math.floor((ratio[i] * this.grid.eighths + 32768) / 65536), 96)];
+  /** The turn of a Gaussian that has `count` angles. */
+  readTurn(coder, i, count) {
+    const { turn, bins } = this.codes;
     bins[i] = count;
     if (count > 1) {
-      const start = this.weights[4 * i] ? Math.floor((this.angles[this.near[4 * i]] * count) / 65536) : 0;
+      const start = this.shares[4 * i] ? Math.floor((this.angles[this.near[4 * i]] * count) / 65536) : 0;
       let apart;
       if (count < 8) apart = coder.uniform(count);
       else {
         let node = 1;
-        for (let k = 0; k < 3; k++) node = 2 * node + coder.bit(479 + node);
+        for (let k = 0; k < 3; k++) node = 2 * node + coder.bit(this.turns + node);
         const low = ((node - 8) * count + 7) >> 3;
         const high = ((node - 7) * count + 7) >> 3;
         apart = low + coder.uniform(high - low);
@@ -395,74 +398,351 @@ class Layers {
     }
     this.angles[i] = Math.floor((65536 * turn[i]) / count);
   }
+}
+
+/** Kinds of numbers of version 3. Fields' steps go by sums over features: of (minor, ratio, weight). */
+const MINOR = [0, 0, 10];
+const RATIO = [23, 0, 9];
+const TURN = [34, 13, 11];
+const COLOR = [54, 27, 9];
+const PART = [-17, -1, 3];
+
+/** Eighths of an octave, of a logarithm and of a number in 1 / 2^16. */
+const eighths = (v) => Math.floor((Math.floor(v / 64) * 11819 + 2 ** 19) / 2 ** 20);
+const octaves = (v) => {
+  const size = bits(v);
+  const mantissa = size > 17 ? v >> (size - 17) : v << (17 - size);
+  return 8 * (size - 17) + F.findLastIndex((least) => mantissa >= least);
+};
+
+/** Which models serve an expected size, and 16 times how many low bits have none. */
+function bucketOf(size) {
+  size = clamp(size, 1, 2 ** 20);
+  const length = bits(size) - 1;
+  const half = 2 * length + Math.floor((size * size) / 2 ** (2 * length + 1));
+  return length < 6 ? Math.max(half - 2, 0) : 10 + (half & 1) + 16 * (length - 5);
+}
+
+// What models believe at first: the i-th letter stands for odds of 2^((i - 32) / 4).
+const LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-";
+const PLACES =
+  "FzvqqrqqqqqqqqqqqqqqGCzvtqxwvzwwqqqqqqqqJFCyvtrwvpBtCCqqqqqqMJFCyvttvuAuytqqqqqqPMIFBywtuuyyywtCCqqq" +
+  "RQLHFAyvtwxvsHznnnnnTPNLGFByvvurJwwqqqqqTTRJJGDAxtquFwCCqqqqQZOZMKEBzuqFwCCqqqqqLLLLLLDKCBtCqqqqqqqq" +
+  "FwCCCCCCCCqqqqqqqqqqwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwuuttssrsrpmnhjCqqqqqqqqqqqqqqqqwvrArvwA";
+const NUMBERS =
+  "hqosqttvwxyzCCFGIIKKwwwwQGt6NEqdLCqgHArkDytoAxvryxwvxyeeqvrqqqqqqqqqqqqqqqqemwnnnnnnnnnnnnnnnnnhqqrn" +
+  "nnnnnnnnnnnnnnnlqsryznnnnnnnnnnnnnnpsuwwxvuFFwCCqqqqqqqsutxxvvtHtCCCCCCqqqqwwwxyAzAzBFBAFMBKKKKAzyyy" +
+  "BCCCCCDGGDEHMEHDCAAABCBDDDEFDEHFIGFGFDCCCDCDDEEEFEGFGHHwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwFFFFFFFFwCCCqqqqqqqqFFEFGBACByzJBHHzFFFFIGGEFEEDDFBEFDDEKEFECBAAA" +
+  "zAABBBAACCCDHEFDDCCBBBBBBACBDGFzDJEwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwCCCCCCCCCCCCCCCCqqqqEEEDD" +
+  "GCBOBzCwFFFFFFFHFFDCCCABCBDCBHBFKAHDBzyywwxyzzyyEHCrwCCGECBAAzzzyzyAyCCCHCx";
+
+/** The fourth root of pixels for each of `count` Gaussians, in 1 / 2^16, rounded down. */
+function rootOfSpacing(pixels, count) {
+  const above = (root) => BigInt(root) ** 4n * BigInt(count) > BigInt(pixels) << 64n;
+  let root = Math.floor(65536 * Math.sqrt(Math.sqrt(pixels / count)));
+  while (above(root)) root--;
+  while (!above(root + 1)) root++;
+  return root;
+}
+
+class Version3 extends Layers {
+  constructor(header, total, count) {
+    super(header, total);
+    const { channels, height, width, background, unit } = header;
+    const letters = PLACES + NUMBERS.repeat(3 + channels);
+    const odds = [...LETTERS].map((_, i) => Math.floor(2 ** 32 / (65536 + power(64 - 2 * i))));
+    this.p = Float64Array.from(letters, (letter) => odds[LETTERS.indexOf(letter)]);
+    this.n = new Uint8Array(letters.length).fill(24);
+    this.wide = 2 ** 24;
+    this.turns = 353;
+    this.features = [0, 1, 2].map(() => new Int32Array(total));
+    const root = Math.floor((79 * rootOfSpacing(height * width, count)) / 256);
+    const sum = background.reduce((all, value) => all + Math.floor((value * 65536) / unit), 0);
+    const gray = Math.floor((sum * Math.floor(Math.sqrt(Math.floor(2 ** 32 / channels)))) / 65536);
+    this.kinds = [
+      [131072, 87000],
+      [root, Math.max(Math.floor((76 * root) / 256), 1)],
+      [91000, 40000],
+      ...background.map((_, k) => [k ? 0 : gray, [13000, 4000][k] ?? 3000]),
+    ].map(([middle, apart], index) => ({
+      base: 361 + 775 * index,
+      middle: 16 * middle,
+      apart,
+      sides: [apart, apart],
+      shared: 2048,
+      square: 4096,
+      count: 0,
+      values: new Float64Array(total),
+      surprise: 0, // of the last code
+    }));
+  }
+
+  /** A field's sum over features, in whole. */
+  weigh([a, b, c], i) {
+    const [m8, r8, w8] = this.features;
+    return (a * m8[i] + b * r8[i] + c * w8[i] + 64) >> 7;
+  }
+
+  level(field, i) {
+    return clamp(this.weigh(field, i), -24, 40);
+  }
+
+  unit(step, level) {
+    return clamp(power(this.header.steps[step] - 128 - 2 * level), 1, 2 ** 24);
+  }
+
+  readLayer(coder, first, last, spent) {
+    const { header, kinds, codes, units } = this;
+    const [m8, r8, w8] = this.features;
+    this.readPositions(coder, first, last);
+    spent("position");
+    this.findNeighbors(first, last);
+    if (header.weighted)
+      for (let i = first; i < last; i++) {
+        codes.weights[i] = this.readNumber(coder, kinds[0], i, this.unit(4, 0));
+        w8[i] = eighths(kinds[0].values[i]);
+      }
+    spent("weight");
+    for (let i = first; i < last; i++) {
+      codes.minor[i] = this.readNumber(coder, kinds[1], i, this.unit(1, this.level(MINOR, i)));
+      if (codes.minor[i] < 1) damaged("a scale");
+      m8[i] = 2 * octaves(kinds[1].values[i]);
+    }
+    for (let i = first; i < last; i++) {
+      codes.ratio[i] = this.readNumber(coder, kinds[2], i, this.unit(1, this.level(RATIO, i)));
+      if (codes.ratio[i] < 0) damaged("a scale");
+      r8[i] = eighths(kinds[2].values[i]);
+    }
+    spent("scale");
+    for (let i = first; i < last; i++) {
+      const turn = header.steps[2] - 128 + 2 * this.level(TURN, i);
+      this.readTurn(coder, i, binsOf(turn, Math.min(r8[i], 96)));
+      units[i] = this.unit(3, this.level(COLOR, i));
+    }
+    spent("turn");
+    const wide = new Uint8Array(last - first).fill(4);
+    for (let k = 0; k < header.channels; k++) {
+      const kind = kinds[3 + k];
+      for (let i = first; i < last; i++) {
+        codes.colors[header.channels * i + k] = this.readNumber(coder, kind, i, units[i], wide[i - first]);
+        wide[i - first] = [3, 4, 4, 5][bitsUpTo(Math.abs(kind.surprise), 3)];
+      }
+    }
+    spent("color");
+    for (let i = first; i < last; i++) codes.parts[i] = coder.raw(this.partBits(i));
+    spent("position");
+  }
+
+  partBits(i) {
+    return 6 + clamp(this.weigh(PART, i), -6, 8);
+  }
+
+  /** A code, whose number becomes a value of its kind; `wide`, in quarters, is how far it may be. */
+  readNumber(coder, kind, i, unit, wide = 4) {
+    const middle = kind.middle >> 4;
+    const known = this.look(kind.values, i);
+    const mean = known ? this.mean : middle;
+    const spread = known ? this.spread : kind.apart;
+    const share = clamp(Math.floor((64 * kind.shared) / kind.square), 0, 62);
+    const expected = middle + Math.floor((share * (mean - middle)) / 64);
+    const place = Math.floor((expected + (unit >> 1)) / unit);
+    const quarter = Math.floor((4 * (expected + (unit >> 1) - place * unit)) / unit);
+    const size = Math.floor((2 * wide * (spread + kind.apart)) / unit);
+    const surprise = this.readSurprise(coder, kind, place, quarter, size, unit, spread);
+    const value = (place + surprise) * unit;
+    if (!(Math.abs(value) <= 2 ** 26)) damaged("a number");
+    kind.values[i] = value;
+    kind.surprise = surprise;
+
+    const rate = RATES[Math.min(kind.count++, 64)];
+    const towards = (before, now) => before + Math.floor(((now - before) * rate) / 65536);
+    const side = surprise < 0 ? 1 : 0;
+    const apart = Math.abs(value - expected);
+    kind.middle = towards(kind.middle, 16 * value);
+    kind.apart = towards(kind.apart, apart);
+    kind.sides[side] = towards(kind.sides[side], apart);
+    if (known) {
+      const a = clamp(Math.floor((16 * (mean - middle)) / unit), -2047, 2047);
+      const b = clamp(Math.floor((16 * (value - middle)) / unit), -2047, 2047);
+      kind.shared += a * b - ((kind.shared - 2048) >> 7);
+      kind.square += a * a - ((kind.square - 4096) >> 7);
+    }
+    return place + surprise;
+  }
+
+  /** How far a code is from its place. */
+  readSurprise(coder, kind, place, quarter, size, unit, spread) {
+    const { base } = kind;
+    const bucket = bucketOf(size);
+    if (bucket < 16) {
+      if (!coder.bit(base + 2 * bucket + (quarter % 3 ? 0 : 1))) return 0;
+      const sign = coder.bit(base + 24 + 4 * Math.min(bucket, 6) + quarter);
+      const beyond = coder.magnitude(base + 55 + 20 * bucket) + 1;
+      return sign ? -beyond : beyond;
+    }
+    const sign = coder.bit(base + 52 + (bucket & 1));
+    if (sign && kind === this.kinds[1] && coder.bit(base + 54))
+      return Math.max(Math.floor((30957 + (unit >> 1)) / unit), 1) - place;
+    const side = kind.sides[sign];
+    const away = Math.floor((spread * side) / Math.max(kind.apart, 1)) + side;
+    const found = bucketOf(Math.floor((8 * away) / unit));
+    const low = found >> 4;
+    const beyond = coder.magnitude(base + 295 + 240 * sign + 20 * (found & 15)) * 2 ** low + coder.raw(low);
+    return sign ? -beyond - 1 : beyond;
+  }
+
+  /** What the integers of a Gaussian stand for. */
+  meaning(i) {
+    const [weights, minor, ratio] = this.kinds.map(({ values }) => values[i]);
+    return {
+      weight: weights / 65536,
+      minor: 2 * Math.log(minor / 65536),
+      ratio: ratio / 65536,
+      unit: this.units[i] / 65536,
+      size: this.partBits(i),
+    };
+  }
+}
+
+class Version2 extends Layers {
+  constructor(header, total) {
+    super(header, total);
+    this.p = new Float64Array(503 + 252 * header.channels).fill(32768);
+    this.n = new Uint8Array(this.p.length);
+    this.wide = Infinity; // bits without a model are coded one by one
+    this.turns = 479;
+    this.levels = new Int32Array(total);
+    this.values = Array.from({ length: header.channels }, () => new Float64Array(total));
+    this.bits.predictors = 0;
+    const scale = power(header.steps[1] - 128);
+    this.eighths = Math.floor((756388 * scale) / 65536);
+    this.level = Math.floor((141823 * scale) / 65536);
+  }
+
+  readLayer(coder, first, last, spent) {
+    const { codes } = this;
+    if (!first) {
+      const number = () => ({
+        center: coder.even(26) - 2 ** 25,
+        share: coder.even(8) - 128,
+        slope: coder.even(8) - 128,
+      });
+      this.predictors = Array.from({ length: 2 + this.header.channels }, number);
+      spent("predictors");
+    }
+    this.readPositions(coder, first, last);
+    for (let i = first; i < last; i++) codes.parts[i] = coder.even(6);
+    spent("position");
+    this.findNeighbors(first, last);
+    this.readScales(coder, first, last);
+    spent("scale");
+    for (let i = first; i < last; i++) {
+      const q = Math.floor((codes.ratio[i] * this.eighths + 32768) / 65536);
+      this.readTurn(coder, i, binsOf(this.header.steps[2] - 128, Math.min(q, 96)));
+    }
+    spent("turn");
+    this.readColors(coder, first, last);
+    spent("color");
+  }
+
+  /** The prediction without the slope's part; leaves the neighbours' spread. */
+  predict({ center, share }, values, i) {
+    if (this.look(values, i)) return center + Math.floor((share * (this.mean - center)) / 32);
+    this.spread = 0;
+    return center;
+  }
+
+  readScales(coder, first, last) {
+    const { minor, ratio } = this.codes;
+    const read = (values, predictor, model, i) => {
+      const predicted = this.predict(predictor, values, i) + ((predictor.slope * minor[i]) >> 5);
+      const value = predicted + coder.signed(model + 21 * bitsUpTo(this.spread, 2));
+      if (Math.abs(value) > 8192) damaged("a scale");
+      values[i] = value;
+    };
+    for (let i = first; i < last; i++) read(minor, this.predictors[0], 353, i); // minor[i] is still 0
+    for (let i = first; i < last; i++) {
+      read(ratio, this.predictors[1], 416, i);
+      if (ratio[i] < 0) damaged("a scale");
+    }
+  }
 
   readColors(coder, first, last) {
-    const { minor, ratio, levels, colors } = this.codes;
+    const { minor, ratio, colors } = this.codes;
     const { channels } = this.header;
-    const units = new Int32Array(last - first);
+    const { levels, units } = this;
     const classes = new Uint8Array(last - first);
     for (let i = first; i < last; i++) {
-      const level = clamp(
-        -Math.floor(((2 * minor[i] + ratio[i]) * this.grid.level + 32768) / 65536),
-        -24,
-        12,
-      );
-      levels[i] = level;
-      units[i - first] = Math.floor((F[2 * (level & 3)] * 1024) / 2 ** (16 - (level >> 2)));
+      levels[i] = clamp(-Math.floor(((2 * minor[i] + ratio[i]) * this.level + 32768) / 65536), -24, 12);
+      units[i] = Math.floor((F[2 * (levels[i] & 3)] * 1024) / 2 ** (16 - (levels[i] >> 2)));
     }
     for (let k = 0; k < channels; k++) {
       const values = this.values[k];
       const predictor = this.predictors[2 + k];
       for (let i = first; i < last; i++) {
-        const unit = units[i - first];
+        const unit = units[i];
         const predicted = this.predict(predictor, values, i);
-        const context = 4 * bits(Math.floor(this.spread / unit), 2) + classes[i - first];
+        const context = 4 * bitsUpTo(Math.floor(this.spread / unit), 2) + classes[i - first];
         const surprise = coder.signed(503 + 252 * k + 21 * context);
         const value = Math.floor((predicted + (unit >> 1)) / unit) + surprise;
         if (Math.abs(value) > 1048576) damaged("a colour");
         colors[channels * i + k] = value;
         values[i] = value * unit;
-        classes[i - first] = bits(Math.abs(surprise), 3);
+        classes[i - first] = bitsUpTo(Math.abs(surprise), 3);
       }
     }
+  }
+
+  meaning(i) {
+    const [, scale, , color] = this.header.steps.map(stepOf);
+    const unit = color * 2 ** (this.levels[i] / 4);
+    const [minor, ratio] = [this.codes.minor[i] * scale, this.codes.ratio[i] * scale];
+    return { weight: 0, minor, ratio, unit, size: 6 };
   }
 }
 
 /**
  * The picture in a file: its header, its integers (`codes`), and what they stand for, of N Gaussians: `means`
- * [N, 2] pixels, `logScales` [N, 2] (major, minor), `thetas` [N], `colors` [N, C]; `layers` counts Gaussians.
- * With `partial` a file that was cut off is read as far as its layers are whole. Throws FormatError alone,
- * for what is not such a file or exceeds the `limits`.
+ * [N, 2] pixels, `logScales` [N, 2] (major, minor), `thetas` [N], `colors` [N, C], `logWeights` [N]; `layers`
+ * counts Gaussians. With `partial` a file that was cut off is read as far as its layers are whole. Throws
+ * FormatError alone, for what is not such a file or exceeds the `limits`.
  */
 export function decode(data, { partial = false, limits = {} } = {}) {
   limits = { ...LIMITS, ...limits };
   data = bytesOf(data);
   if (data.length > limits.fileBytes)
     refuse(`got ${data.length} bytes, expected at most ${limits.fileBytes}`);
-  const { chunks, whole } = readChunks(data);
-  if (chunks[0]?.kind !== 0x48) refuse("damaged: no header");
-  const header = readHeader(data, chunks[0], limits);
+  const start = readStart(data) ?? refuse("cut off before the header's end");
+  const { chunks, whole } = readChunks(data, start.at);
+  const first = start.header ? { size: start.at - 4 } : chunks.shift();
+  const header = start.header ?? readOldHeader(data, first);
+  checkHeader(header, limits);
   const found = sorted(data, chunks, header);
+  found.sizes.unshift(["header", first.size]);
   if (!partial && (!whole || found.bodies.length < header.layers))
     refuse(`cut off: ${found.bodies.length} of ${header.layers} layers are whole`);
   if (!found.bodies.length) refuse("cut off before the first layer's end");
   const counted = found.bodies.map(({ begin, end }) => {
-    const [count, start] = readLength(data, begin, end) ?? refuse("damaged: a layer without a count");
+    const [count, start] = readCount(data, begin, end) ?? refuse("damaged: a layer without a count");
     if (count < 1 || count > end - start) refuse(`got a layer of ${count} Gaussians in ${end - start} bytes`);
     return { count, start, end };
   });
   const total = counted.reduce((sum, { count }) => sum + count, 0);
   if (total > limits.gaussians || total * header.channels > limits.numbers)
     refuse(`got ${total} Gaussians, expected at most ${limits.gaussians}`);
-  const layers = new Layers(header, total);
+  const layers = new (header.version === 2 ? Version2 : Version3)(header, total, counted[0].count);
   for (const { count, start, end } of counted) layers.read(data, start, end, count);
-  const blend = ["weighted_average", "accumulated_sum"][header.blend];
+  const { unit, ...told } = header;
   const image = {
-    ...header,
-    blend,
+    ...told,
+    blend: ["weighted_average", "accumulated_sum"][header.blend],
     cutoff: header.cutoff / 1000,
     floor: header.floor / 1000,
-    background: header.background.map((value) => value / 1000),
+    background: header.background.map((value) => value / unit),
     whole: whole && found.bodies.length === header.layers,
     count: total,
     layers: counted.map(({ count }) => count),
@@ -471,7 +751,7 @@ export function decode(data, { partial = false, limits = {} } = {}) {
     sizes: found.sizes,
     metadata: found.metadata,
     bytes: data.length,
-    ...meaning(header, layers.codes, total),
+    ...meaning(layers, total),
   };
   image.overlaps = countOverlaps(image);
   if (image.overlaps > limits.overlaps)
@@ -482,8 +762,8 @@ export function decode(data, { partial = false, limits = {} } = {}) {
 /** Chunks by what they are; refuses those that a reader may not skip. */
 function sorted(data, chunks, header) {
   const names = { 0xc5: "exif", 0xc9: "icc", 0xd4: "text" };
-  const found = { bodies: [], metadata: {}, sizes: [["header", chunks[0].size]] };
-  for (const chunk of chunks.slice(1)) {
+  const found = { bodies: [], metadata: {}, sizes: [] };
+  for (const chunk of chunks) {
     const name = names[chunk.kind];
     if (chunk.kind === 0x4c) found.bodies.push(chunk);
     else if (name) found.metadata[name] = data.slice(chunk.begin, chunk.end);
@@ -497,21 +777,25 @@ function sorted(data, chunks, header) {
 }
 
 /** What the integers stand for. */
-function meaning({ height, width, channels, steps }, codes, total) {
-  const [position, scale, , color] = steps.map(stepOf);
+function meaning(layers, total) {
+  const { codes } = layers;
+  const { height, width, channels, steps } = layers.header;
+  const side = 8 * stepOf(steps[0]);
   const means = new Float32Array(2 * total);
   const logScales = new Float32Array(2 * total);
   const thetas = new Float32Array(total);
   const colors = new Float32Array(channels * total);
+  const logWeights = new Float32Array(total);
   const dct = Float64Array.from({ length: channels * channels }, (_, at) => {
     const k = Math.floor(at / channels);
     const c = at % channels;
     return Math.cos((Math.PI * k * (2 * c + 1)) / (2 * channels)) * Math.sqrt((k ? 2 : 1) / channels);
   });
   for (let i = 0; i < total; i++) {
-    const minor = codes.minor[i] * scale;
-    const major = (codes.minor[i] + codes.ratio[i]) * scale;
+    const { weight, minor, ratio, unit, size } = layers.meaning(i);
+    const major = minor + ratio;
     if (major > 12 || minor < -12) damaged("a scale");
+    if (Math.abs(weight) > 24) damaged("a weight");
     const theta = (codes.turn[i] * Math.PI) / codes.bins[i];
     const cos = Math.cos(theta);
     const sin = Math.sin(theta);
@@ -522,16 +806,18 @@ function meaning({ height, width, channels, steps }, codes, total) {
     const slope = ((a - b) * cos * sin) / xx;
     let split = 0;
     for (const k of [1, 2, 3]) split += (stretch >= 2 ** (2 * k - 1)) - (stretch < 2 ** (1 - 2 * k));
-    const rows = 2 ** (3 + split);
+    const half = size >> 1;
+    split = clamp(split, half - size, half);
+    const rows = 2 ** (size - half + split);
     const column = Math.floor(codes.parts[i] / rows);
     const row = codes.parts[i] % rows;
-    const x = (column + 0.5) / 2 ** (3 - split);
+    const x = (column + 0.5) / 2 ** (half - split);
     const rise = (row + 0.5) / rows + slope * (x - 0.5);
-    means[2 * i] = (codes.cells[2 * i] + x) * 8 * position - width / 16;
-    means[2 * i + 1] = (codes.cells[2 * i + 1] + rise - Math.floor(rise)) * 8 * position - height / 16;
+    means[2 * i] = (codes.cells[2 * i] + x) * side - width / 16;
+    means[2 * i + 1] = (codes.cells[2 * i + 1] + rise - Math.floor(rise)) * side - height / 16;
     logScales.set([major, minor], 2 * i);
     thetas[i] = theta;
-    const unit = color * 2 ** (codes.levels[i] / 4);
+    logWeights[i] = weight;
     for (let c = 0; c < channels; c++) {
       let sum = 0;
       for (let k = 0; k < channels; k++) sum += codes.colors[channels * i + k] * dct[channels * k + c];
@@ -539,7 +825,7 @@ function meaning({ height, width, channels, steps }, codes, total) {
       if (!(Math.abs(sum * unit) <= 1e4)) damaged("a colour");
     }
   }
-  return { means, logScales, thetas, colors };
+  return { means, logScales, thetas, colors, logWeights };
 }
 
 /** How many Gaussians tiles of 16 x 16 pixels meet, all told. */
@@ -563,8 +849,9 @@ function countOverlaps({ height, width, cutoff, floor, count, means, logScales }
 // (max(r, 1) floor)^2 I, with less weight for what it was spread: exact upwards, low-pass filtered downwards.
 // A view is [left, top, right, bottom] in the picture's pixels.
 
-const EACH = 10; // numbers of one to be drawn: mean x, y; xx, xy, yy, determinant of S S^T; four colours
-const HALF_GAIN = 64; // lifts weights out of the range in which a float of 16 bits has few bits left
+const EACH = 11; // numbers of one to be drawn: mean x, y; xx, xy, yy, determinant of S S^T; four colours; weight
+const HALF_GAIN = 64; // lifts weights out of the range in which a float of 16 bits has few bits left,
+const HALF_MOST = 1024; // but one not beyond this: many are added, and such floats end at 65504
 
 /** Whether a picture has an alpha channel, its last one. */
 const hasAlpha = (image) => image.channels === 2 || image.channels === 4;
@@ -586,7 +873,7 @@ export function largestFirst(image, layers = image.layers.length) {
 
 /** `[K, EACH]` numbers of the Gaussians `order` `[K]`. */
 function instancesOf(image, order) {
-  const { means, logScales, thetas, colors, channels } = image;
+  const { means, logScales, logWeights, thetas, colors, channels } = image;
   const out = new Float32Array(EACH * order.length);
   order.forEach((i, place) => {
     const a = Math.exp(2 * logScales[2 * i]);
@@ -596,6 +883,7 @@ function instancesOf(image, order) {
     const sigma = [a * cos * cos + b * sin * sin, (a - b) * cos * sin, a * sin * sin + b * cos * cos, a * b];
     out.set([means[2 * i], means[2 * i + 1], ...sigma], EACH * place);
     toRgba(image, colors, channels * i, out, EACH * place + 6);
+    out[EACH * place + 10] = Math.exp(logWeights[i]);
   });
   return out;
 }
@@ -606,7 +894,9 @@ function sceneOf(image, order) {
   toRgba(image, image.background, 0, background, 0);
   const tau = Math.exp(-(image.cutoff ** 2) / 2);
   const averaged = image.blend === "weighted_average";
-  return { image, background, tau, averaged, alpha: hasAlpha(image), instances: instancesOf(image, order) };
+  const instances = instancesOf(image, order);
+  const most = Math.exp(image.logWeights.reduce((all, one) => Math.max(all, one), 0));
+  return { image, background, tau, averaged, alpha: hasAlpha(image), instances, most };
 }
 
 /** Draws `[height, width, 4]` bytes, alpha apart, without a GPU. */
@@ -630,13 +920,13 @@ function rasterizeScene(scene, view, width, height, count) {
     const yy = instances[at + 4] * sy * sy;
     const det = instances[at + 5] * sx * sx * sy * sy;
     const wide = det + gx * yy + gy * xx + gx * gy;
-    const gain = Math.sqrt((det + fx * yy + fy * xx + fx * fy) / wide) / (1 - tau);
+    const [r, g, b, a, weight] = instances.subarray(at + 6, at + EACH);
+    const gain = (weight * Math.sqrt((det + fx * yy + fy * xx + fx * fy) / wide)) / (1 - tau);
     const a11 = 1 / Math.sqrt(xx + gx);
     const a22 = 1 / (a11 * Math.sqrt(wide));
     const a21 = (-xy * a11) / Math.sqrt(wide);
     const s = a11 * a11 + a21 * a21;
     const up = reach * Math.sqrt(yy + gy);
-    const [r, g, b, a] = instances.subarray(at + 6, at + EACH);
     const last = Math.min(height - 1, Math.floor(y + up - 0.5));
     for (let row = Math.max(0, Math.ceil(y - up - 0.5)); row <= last; row++) {
       const dy = row + 0.5 - y;
@@ -678,6 +968,7 @@ const wholeOf = ({ width, height }) => [0, 0, width, height];
 
 const VERTEX = `#version 300 es
 layout(location=0) in vec2 mean; layout(location=1) in vec4 sigma; layout(location=2) in vec4 color;
+layout(location=3) in float weight;
 uniform highp vec2 size; uniform vec2 scale, offset; uniform float least, reach;
 flat out highp vec4 value, placed; flat out highp vec2 more;
 void main() {
@@ -691,7 +982,7 @@ void main() {
   vec2 at = (mean - offset) * scale, corner = vec2(l11 * z.x, l21 * z.x + l22 * z.y);
   value = color;
   placed = vec4(at, 1. / l11, -l21 / (l11 * l22));
-  more = vec2(1. / l22, sqrt((det + exact.x * yy + exact.y * xx + exact.x * exact.y) / wide));
+  more = vec2(1. / l22, weight * sqrt((det + exact.x * yy + exact.y * xx + exact.x * exact.y) / wide));
   at += corner + .2 * normalize(corner);  // GPUs move corners by a part of a pixel
   gl_Position = vec4(2. * at.x / size.x - 1., 1. - 2. * at.y / size.y, 0, 1);
 }`;
@@ -797,6 +1088,7 @@ export class Renderer {
       [0, 2, 0],
       [1, 4, 8],
       [2, 4, 24],
+      [3, 1, 40],
     ]) {
       gl.enableVertexAttribArray(index);
       gl.vertexAttribPointer(index, size, gl.FLOAT, false, 4 * EACH, offset);
@@ -884,7 +1176,7 @@ export class Renderer {
     const { gl, scene, count } = this;
     const { image, tau, averaged, alpha } = scene;
     const which = alpha ? 1 : 0;
-    const by = this.by === "half" && averaged ? HALF_GAIN : 1;
+    const by = this.by === "half" && averaged ? Math.min(HALF_GAIN, HALF_MOST / scene.most) : 1;
     if (this.ofAlpha !== alpha) this.size = "";
     this.ofAlpha = alpha;
     this.target(width, height);

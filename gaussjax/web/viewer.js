@@ -230,7 +230,7 @@ function pick([x, y]) {
     const sin = Math.sin(theta);
     const u = (cos * (x - mx) + sin * (y - my)) / major;
     const v = (cos * (y - my) - sin * (x - mx)) / minor;
-    const weight = Math.exp((u * u + v * v) / -2) - tau;
+    const weight = (Math.exp((u * u + v * v) / -2) - tau) * Math.exp(image.logWeights[i]);
     if (weight <= 0) continue;
     total += weight;
     if (weight > most) [most, index] = [weight, i];
@@ -267,6 +267,7 @@ function tellPicked() {
       .slice(0, 4)
       .map((value) => number(value, 3))
       .join(", "),
+    ...(image.logWeights[index] && { Weight: number(Math.exp(image.logWeights[index]), 2) }),
     "Share here": `${number(100 * share)}%`,
   };
   const make = (name, text) => Object.assign(document.createElement(name), { textContent: text });
@@ -278,10 +279,11 @@ function tellPicked() {
   list.querySelectorAll("dd")[6].prepend(swatch);
 }
 
-const HUES = ["#4a7fd4", "#d9822b", "#3f9a6b", "#b452a4", "#8a8f98", "#c9a227"];
+const HUES = ["#4a7fd4", "#d9822b", "#3f9a6b", "#b452a4", "#8a8f98", "#c9a227", "#5bb5c9"];
 
 function tellBytes() {
   const labels = { position: "positions", scale: "scales", turn: "angles", color: "colours" };
+  if (image.weighted) labels.weight = "weights";
   const rows = Object.entries(labels).map(([name, label]) => [label, image.bits[name] / 8]);
   const told = rows.reduce((sum, [, size]) => sum + size, 0);
   const metadata = image.sizes.filter(([name]) => name !== "header" && !name.startsWith("layer"));
