@@ -8,6 +8,7 @@ check sums made right again, and half of those in the header's fields, the count
 are of version 3, half of version 2, made from a file that the last writer of that version left.
 """
 
+import functools
 import io
 import json
 import random
@@ -302,17 +303,19 @@ def main() -> int:
   from gaussjax.gjx import npz
 
   rows, worst, most = [], 0.0, 0
-  wholes = {"version 3": small_file(), "version 2": VERSION_2.read_bytes()}
-  for name, whole in wholes.items() if FLAGS.format == "gjx" else [(".npz", b"")]:
-    if whole:
-      header = gaussjax.decode(whole)[1]
-      judge = lambda data, header=header: outcome(data, header)
-      found = outcomes(whole, mutations, FLAGS.mutations // 2, judge)
-    else:
-      gaussians, _ = gaussjax.decode(small_file())
-      judge = lambda data: npz_outcome(data, gaussians)
-      found = outcomes(npz.dumps(gaussians), npz_mutations, FLAGS.mutations, judge)
-    counts, slowest, grown = found
+  if FLAGS.format == "gjx":
+    wholes = {"version 3": small_file(), "version 2": VERSION_2.read_bytes()}
+    found = {
+      name: outcomes(
+        whole, mutations, FLAGS.mutations // 2, functools.partial(outcome, original=gaussjax.decode(whole)[1])
+      )
+      for name, whole in wholes.items()
+    }
+  else:
+    gaussians, _ = gaussjax.decode(small_file())
+    judge = functools.partial(npz_outcome, original=gaussians)
+    found = {".npz": outcomes(npz.dumps(gaussians), npz_mutations, FLAGS.mutations, judge)}
+  for name, (counts, slowest, grown) in found.items():
     ends = (f"{counts[end]:,}" for end in ("refused", "drawn", "read"))
     rows.append((name, f"{sum(counts.values()):,}", *ends, f"{slowest:.3f}", f"{grown / 2**20:.0f}"))
     worst, most = max(worst, slowest), max(most, grown)

@@ -258,9 +258,9 @@ def nearest(layer, i, layers):
 def bucket(size):
   """(bucket, low bits)"""
   size = held(size, 1, 2**20)
-  l = size.bit_length() - 1
-  h = 2 * l + (size**2 >> 2 * l + 1)
-  return (max(h - 2, 0), 0) if l < 6 else (10 + h % 2, l - 5)
+  length = size.bit_length() - 1
+  h = 2 * length + (size**2 >> 2 * length + 1)
+  return (max(h - 2, 0), 0) if length < 6 else (10 + h % 2, length - 5)
 
 
 def read_number(s, g, name, of, u, f=4):

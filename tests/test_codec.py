@@ -310,7 +310,7 @@ def test_units_and_levels_are_the_same_integers_in_numpy_and_jax():
   np.testing.assert_array_equal(grids.part_bits(ours), grids.part_bits(theirs))
   for steps in (STEPS, FINE, COARSE):
     grid = grids.grid(steps)
-    traced = jax.jit(lambda tables, feature: grids.bins(grid._replace(bins=tables), feature))
+    traced = jax.jit(lambda tables, feature, grid=grid: grids.bins(grid._replace(bins=tables), feature))
     np.testing.assert_array_equal(grids.bins(grid, ours), traced(grid.bins, theirs))
 
 

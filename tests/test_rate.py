@@ -40,7 +40,7 @@ def coded_bits(gaussians):
 @pytest.mark.parametrize("noise", [0.3, 0.6, 1.2])
 def test_it_counts_what_the_coder_writes(noise, weighted):
   gaussians = smooth_set(800, noise, weighted=weighted)
-  # 0 to 4% more than the coder writes, up to 8% where neighbours tell little: it does not adapt to each field's size.
+  # 0 to 4% more than the coder writes, up to 8% where neighbours tell little: it does not adapt to each field.
   assert float(ESTIMATE(gaussians, grids.grid(STEPS))) == pytest.approx(coded_bits(gaussians), rel=0.1)
 
 

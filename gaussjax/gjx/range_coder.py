@@ -266,7 +266,7 @@ class Decoder(_Coder):
 
   def _part(self, size: int, value: int) -> int:
     part = (self.high - self.low + 1) >> size
-    value = min((self.code - self.low) // part, (1 << size) - 1)
+    value = min(max(self.code - self.low, 0) // part, (1 << size) - 1)
     self.low += value * part
     self.high = self.low + part - 1
     if (self.low ^ self.high) < 1 << 24:
