@@ -1,0 +1,58 @@
+"""What a version of the format brought: bytes at equal PSNR, image by image, of rows of ours in two files.
+
+  python -m experiments.versions
+
+compares kodak_rd_v3.jsonl with kodak_rd.jsonl of experiments/results, which is of version 2. Expected: 5 percent
+less over eight photographs.
+"""
+
+import statistics
+
+from absl import flags
+
+from experiments import curves, rate_distortion, rowfile, runner
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """The flags of this runner."""
+  flags.DEFINE_string("before", "kodak_rd", "Names the rows' file of the version before.")
+  flags.DEFINE_string("after", "kodak_rd_v3", "Names that of the version that is looked at.")
+  flags.DEFINE_integer("effort", 4, "Effort of our encoder.", lower_bound=0, upper_bound=9)
+
+
+def points(name: str) -> dict[str, dict[float, tuple[float, float]]]:
+  """Of each image the (bpp, dB) by what was asked for, from the last rows."""
+  rows = rowfile.latest(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"), ("image", "codec", "setting", "effort"))
+  found = dict[str, dict[float, tuple[float, float]]]()
+  for row in rows:
+    if (row["codec"], row["effort"]) == (rate_distortion.OURS, FLAGS.effort):
+      found.setdefault(row["image"], {})[row["setting"]] = row["bpp"], row["psnr"]
+  return found
+
+
+def main() -> int:
+  """Prints a line for each image that both have all rates of, and the means."""
+  from gaussjax import report
+
+  before, after = points(FLAGS.before), points(FLAGS.after)
+  whole = lambda found, image: set(rate_distortion.BPP) <= set(found.get(image, ()))
+  table = []
+  for image in sorted(name for name in after if whole(before, name) and whole(after, name)):
+    mine, theirs = ([found[image][rate] for rate in rate_distortion.BPP] for found in (after, before))
+    gains = [a[1] - b[1] for a, b in zip(mine, theirs, strict=True)]
+    table.append((image, curves.bd_rate(mine, theirs) or 0.0, *gains))
+  if not table:
+    raise ValueError(f"got no image that {FLAGS.before} and {FLAGS.after} have all rates of, expected one at least")
+  means = [statistics.mean(column) for column in list(zip(*table, strict=True))[1:]]
+  lines = [
+    (name, f"{rate:+.2f}", *(f"{gain:+.2f}" for gain in gains)) for name, rate, *gains in [*table, ("mean", *means)]
+  ]
+  print(report.table(lines, ("image", "bytes, %", *(f"dB at {rate:g}" for rate in rate_distortion.BPP))))
+  return 0
+
+
+if __name__ == "__main__":
+  define_flags()
+  runner.run(main, __doc__)
