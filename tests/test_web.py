@@ -96,6 +96,7 @@ def test_the_integers_of_golden_files_stay():
 
 
 DIGESTS = {
+  "0.1.0/small.gjx": "7d9dbb201e9badb9",
   "alpha.gjx": "8aeb3ba82300cc2b",
   "gray_alpha_sum.gjx": "fca19b5047718986",
   "gray_sum.gjx": "aebfb9cbcf59fa7c",
