@@ -145,9 +145,9 @@ def of_channels(channels):
   """A file of one Gaussian in so many channels."""
   one = np.ones(1, np.int64)
   codes = grids.Codes(
-    one[:, None].repeat(2, 1), 0 * one, 9 * one, 0 * one, 0 * one, 9 * one[:, None].repeat(channels, 1)
+    one[:, None].repeat(2, 1), 0 * one, 9 * one, 0 * one, 0 * one, 9 * one[:, None].repeat(channels, 1), 0 * one
   )
-  steps = grids.Steps(120, 100, 170, 110)
+  steps = grids.Steps(120, 100, 170, 110, grids.STEP_ZERO)
   header = container.Header(6, 7, channels, 0, 3500, 300, (500,) * channels, steps, 1)
   return container.write(header, [codes])
 

@@ -274,31 +274,42 @@ def code_layer(
   feature = grids.features_of(roots, ratio * integers(units), weights * int(grid.weight))
   coder.field = "turn"
   counts = grids.bins(grid, feature)
-  angles = [
-    angle
-    for layer, found in zip(earlier, before, strict=True)
-    for angle in (layer.turn * WEIGHT_ONE // grids.bins(grid, found.features)).tolist()
-  ]
+  angles = [angle for layer, found in zip(earlier, before, strict=True) for angle in _angles(layer, found, grid)]
   turn = integers(_code_turns(coder, codes.turn.tolist(), counts.tolist(), angles, context))
   coder.field = "color"
-  units = grid.color[grids.level(grids.COLOR, feature)].tolist()
   lengths = [grid.color[grids.level(grids.COLOR, found.features)] for found in before]
-  colors, stretch = [], still
-  for channel in range(channels):
+  colors = _code_colors(
+    coder, numbers.colors, grid.color[grids.level(grids.COLOR, feature)], lengths, earlier, codes, context
+  )
+  coder.field = "position"
+  bits = grids.part_bits(feature).tolist()
+  parts = integers([coder.raw(size, part) for size, part in zip(bits, codes.parts.tolist(), strict=True)])
+  return Codes(cells, weights, minor, ratio, turn, colors, parts)
+
+
+def _code_colors(
+  coder,
+  numbers: list[Number],
+  units: NDArray,
+  lengths: list[NDArray],
+  earlier: list[Codes],
+  codes: Codes,
+  context: list,
+) -> NDArray:
+  """Channel after channel, `[N, C]`, on grids of `units`; those of layers before are of `lengths`."""
+  colors, stretch = [], [4] * len(units)
+  for channel, number in enumerate(numbers):
     values = [
       value
       for layer, length in zip(earlier, lengths, strict=True)
       for value in (layer.colors[:, channel] * length.astype(np.int64)).tolist()
     ]
     coded, apart = _code_numbers(
-      coder, numbers.colors[channel], codes.colors[:, channel].tolist(), units, values, context, stretch
+      coder, number, codes.colors[:, channel].tolist(), units.tolist(), values, context, stretch
     )
-    colors.append(integers(coded))
+    colors.append(np.array(coded, np.int64))
     stretch = [STRETCH[min(abs(x).bit_length(), 3)] for x in apart]
-  coder.field = "position"
-  bits = np.broadcast_to(grids.part_bits(feature), count).tolist()
-  parts = integers([coder.raw(size, part) for size, part in zip(bits, codes.parts.tolist(), strict=True)])
-  return Codes(cells, weights, minor, ratio, turn, np.stack(colors, 1), parts)
+  return np.stack(colors, 1)
 
 
 STRETCH = (3, 4, 4, 5)  # quarters, by the bits of the distance in the channel before
@@ -376,6 +387,11 @@ def _code_numbers(
     apart.append(distance)
     known.append(found * unit)
   return coded, apart
+
+
+def _angles(layer: Codes, found: grids.Known, grid: Grid) -> list[int]:
+  """Turns of a layer, half a turn being WEIGHT_ONE."""
+  return (layer.turn * WEIGHT_ONE // grids.bins(grid, found.features)).tolist()
 
 
 def _code_turns(coder, values: list[int], counts: list[int], known: list[int], context: list) -> list[int]:
