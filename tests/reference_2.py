@@ -1,88 +1,23 @@
 """A reader of docs/format_2.md in plain Python and numpy, written from its text: what gaussjax must agree with."""
 
+import collections
 import zlib
 
 import numpy as np
-
-F = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
-
-
-def fixed(code):
-  w, r = divmod(code - 128, 8)
-  return F[r] << w if w >= 0 else F[r] >> -w
+import reference
+from reference import F, count, power
 
 
-class Stream:
-  """The coder's reading side."""
-
-  def __init__(self, data, models):
-    self.data, self.models, self.at = data, models, 0
-    self.low, self.high, self.code = 0, 2**32 - 1, 0
-    for _ in range(4):
-      self.code = self.code << 8 | self.byte()
-
-  def byte(self):
-    self.at += 1
-    return self.data[self.at - 1] if self.at <= len(self.data) else 0
-
-  def raw(self, p):
-    middle = self.low + ((self.high - self.low) * p >> 16)
-    bit = self.code <= middle
-    if bit:
-      self.high = middle
-    else:
-      self.low = middle + 1
-    while self.low >> 24 == self.high >> 24:
-      self.low = self.low % 2**24 * 256
-      self.high = self.high % 2**24 * 256 + 255
-      self.code = self.code % 2**24 * 256 + self.byte()
-    return int(bit)
-
-  def bit(self, model):
-    p, n = self.models.get(model, (32768, 0))
-    b = self.raw(p)
-    p += (65536 * b - p) * round(65536 / (n + 1.5)) >> 16
-    self.models[model] = (min(max(p, 64), 65472), min(n + 1, 64))
-    return b
-
-  def even(self, k):
-    v = 0
-    for _ in range(k):
-      v = 2 * v + self.raw(32768)
-    return v
-
-  def uniform(self, n):
-    v = 0
-    while n > 1:
-      u = n // 2
-      if self.raw((u << 16) // n):
-        v, n = v + n - u, u
-      else:
-        n -= u
-    return v
-
-  def magnitude(self, m):
-    for i in range(20):
-      if not self.bit(m + i):
-        return i
-    e = 0
-    while self.raw(32768):
-      e += 1
-    return 20 + 2**e - 1 + self.even(e)
+class Stream(reference.Stream):
+  """The coder is that of docs/format.md, but for models that begin at one half; signed numbers are of version 2."""
 
   def signed(self, m):
     v = self.magnitude(m)
     return -v if v and self.bit(m + 20) else v
 
 
-def length(data, at):
-  v = shift = 0
-  while True:
-    v |= (data[at] & 127) << shift
-    shift += 7
-    at += 1
-    if data[at - 1] < 128:
-      return v, at
+def fixed(code):
+  return power(code - 128)
 
 
 def morton(x, y):
@@ -92,9 +27,10 @@ def morton(x, y):
 def decode(data):
   """(header as a dict, a list of Gaussians, each a dict of its integers)."""
   assert data[:4] == bytes([0x8B, 0x47, 0x4A, 0x58])
-  at, header, gaussians, models, layers = 4, None, [], {}, []
+  at, header, gaussians, layers = 4, None, [], []
+  models = collections.defaultdict(lambda: (32768, 0))
   while at < len(data):
-    size, begin = length(data, at + 1)
+    size, begin = count(data, at + 1)
     end = begin + size
     assert int.from_bytes(data[end : end + 4], "big") == zlib.crc32(data[at:end])
     if data[at] == 0x48:
@@ -123,7 +59,7 @@ def read_header(body):
 
 
 def read_layer(body, header, models, layers):
-  n, begin = length(body, 0)
+  n, begin = count(body, 0)
   assert 1 <= n <= len(body) - begin
   s = Stream(body[begin:], models)
   if not layers:

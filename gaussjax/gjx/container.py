@@ -6,7 +6,8 @@ so what a reader does is bounded by the file's size and by `Limits`.
 
 import struct
 import zlib
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
@@ -28,6 +29,8 @@ BLEND, WEIGHTED, OWN_CANVAS, RESERVED = 1 << 2, 1 << 3, 1 << 4, 1 << 7
 CHANNELS = (1, 3, 4)  # those that need no byte of their own
 CANVAS = (round(FIXED * 3.5), round(FIXED * 0.3))  # cut-off and floor that need no bytes
 MAX_LAYERS = 4
+
+Writer = TypeVar("Writer", bound=range_coder.Encoder)
 
 
 class Limits(NamedTuple):
@@ -112,30 +115,33 @@ def numbers(header: Header, count: int) -> contexts.Numbers:
   return contexts.first_numbers(count, header.height * header.width, background, weighted=header.weighted)
 
 
-def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
-  """The layers' data. Models go on from layer to layer, the coder begins anew."""
-  grid, models, written = grids.grid(header.steps), contexts.models(header.channels), []
-  known = numbers(header, len(layers[0].minor))
+def _coded(header: Header, layers: list[Codes], coder: type[Writer]) -> Iterator[Writer]:
+  """The `coder` of each layer (ordered), when it is coded. Models go on from layer to layer, coders begin anew."""
+  grid, models, known = (
+    grids.grid(header.steps),
+    contexts.models(header.channels),
+    numbers(header, len(layers[0].minor)),
+  )
   for index, layer in enumerate(layers):
-    count = len(layer.minor)
-    coder = range_coder.Encoder(models)
-    contexts.code_layer(coder, count, header.channels, grid, known, layers[:index], layer)
-    written.append(varint(count) + coder.finish().ljust(count, b"\0"))
-  return written
+    one = coder(models)
+    contexts.code_layer(one, len(layer.minor), header.channels, grid, known, layers[:index], layer)
+    yield one
+
+
+def _layer_bytes(header: Header, layers: list[Codes]) -> list[bytes]:
+  """The layers' data."""
+  counts = [len(layer.minor) for layer in layers]
+  coders = _coded(header, layers, range_coder.Encoder)
+  return [varint(n) + coder.finish().ljust(n, b"\0") for n, coder in zip(counts, coders, strict=True)]
 
 
 def field_bits(contents: Contents) -> dict[str, float]:
   """Bits that each field of the Gaussians takes, all layers together; of version 2 nothing is told."""
-  header, layers = contents.header, contents.layers
-  if header.version < VERSION:
-    return {}
-  grid, models, totals = grids.grid(header.steps), contexts.models(header.channels), dict[str, float]()
-  known = numbers(header, len(layers[0].minor))
-  for index, layer in enumerate(layers):
-    meter = range_coder.Meter(models)
-    contexts.code_layer(meter, len(layer.minor), header.channels, grid, known, layers[:index], layer)
-    for field, bits in meter.bits.items():
-      totals[field] = totals.get(field, 0.0) + bits
+  totals = dict[str, float]()
+  if contents.header.version == VERSION:
+    for meter in _coded(contents.header, contents.layers, range_coder.Meter):
+      for field, bits in meter.bits.items():
+        totals[field] = totals.get(field, 0.0) + bits
   return totals
 
 

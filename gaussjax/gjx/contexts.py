@@ -7,6 +7,7 @@ expect, in units of its own step, under models that are chosen by how large that
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,6 @@ FIELDS = 3  # before the colours: weights, minor, ratio
 # How large a distance is expected to be, in sixteenths of a step: half octaves, up to KNOWN of them under models of
 # their own; of larger distances only the part above the lowest bits has a model.
 KNOWN = 12
-SIXTEENTHS = 4
 FINE = 6  # octaves of KNOWN
 SHARE_BITS, MOST_SHARE = 6, 62  # of the share that a prediction takes from neighbours
 FARTHEST = 2047  # sixteenths of a step that the share learns from
@@ -239,7 +239,7 @@ def code_layer(
     blank = np.zeros((count, channels), np.int64)
     codes = Codes(np.zeros((count, 2), np.int64), empty, empty, empty, empty, blank, empty)
   coder.field = "position"
-  morton = _code_positions(coder, interleave(codes.cells).tolist())
+  morton = code_positions(coder, interleave(codes.cells).tolist(), coder.raw)
   cells = deinterleave(np.array(morton, np.int64))
   near, shares = neighbors(cells, [layer.cells for layer in earlier])
   context = list(zip(near.tolist(), shares.tolist(), strict=True))
@@ -275,7 +275,7 @@ def code_layer(
   coder.field = "turn"
   counts = grids.bins(grid, feature)
   angles = [angle for layer, found in zip(earlier, before, strict=True) for angle in _angles(layer, found, grid)]
-  turn = integers(_code_turns(coder, codes.turn.tolist(), counts.tolist(), angles, context))
+  turn = integers(code_turns(coder, LAYOUT.turn, codes.turn.tolist(), counts.tolist(), angles, context))
   coder.field = "color"
   lengths = [grid.color[grids.level(grids.COLOR, found.features)] for found in before]
   colors = _code_colors(
@@ -315,15 +315,18 @@ def _code_colors(
 STRETCH = (3, 4, 4, 5)  # quarters, by the bits of the distance in the channel before
 
 
-def _code_positions(coder, morton: list[int]) -> list[int]:
-  """Morton codes in ascending order, as gaps: their number of bits in unary, what is below the first in binary."""
+def code_positions(coder, morton: list[int], lowest: Callable[[int, int], int]) -> list[int]:
+  """Morton codes in ascending order, as gaps: their number of bits in unary, what is below the first in binary.
+
+  `lowest` codes the bits below the second, which have no models.
+  """
   coded, last, context = [], 0, 8 * 16
   for value in morton:
     gap = value - last
     size = coder.magnitude(LAYOUT.gap + min(context >> 4, 15) * range_coder.UNARY, gap.bit_length())
     if size > MAX_CLASS:
       raise DamagedError("a position is out of range")
-    gap = _code_below(coder, LAYOUT.mantissa + size, size, gap)
+    gap = _code_below(coder, LAYOUT.mantissa + size, size, gap, lowest)
     last += gap
     if last >= MAX_CELL**2:
       raise DamagedError("a position is out of range")
@@ -332,12 +335,12 @@ def _code_positions(coder, morton: list[int]) -> list[int]:
   return coded
 
 
-def _code_below(coder, model: int, size: int, value: int) -> int:
-  """A number of `size` bits, of which the first is 1: the second under a model, the others even."""
+def _code_below(coder, model: int, size: int, value: int, lowest: Callable[[int, int], int]) -> int:
+  """A number of `size` bits, of which the first is 1: the second under a model, the others by `lowest`."""
   if size < 2:
     return size
   second = coder.bit(model, value >> (size - 2) & 1)
-  rest = coder.raw(size - 2, value & (1 << (size - 2)) - 1)
+  rest = lowest(size - 2, value & (1 << (size - 2)) - 1)
   return (2 | second) << (size - 2) | rest
 
 
@@ -364,7 +367,7 @@ def neighbors(cells: NDArray, earlier: list[NDArray]) -> tuple[NDArray, NDArray]
   return np.take_along_axis(index, nearest, 1), np.where(distance < FAR, WEIGHT_ONE // (1 + distance), 0)
 
 
-def _around(known: list[int], near: list[int], shares: list[int]) -> tuple[int, int] | None:
+def around(known: list[int], near: list[int], shares: list[int]) -> tuple[int, int] | None:
   """(the neighbours' weighted mean, their mean distance from it), or None where there are none."""
   # Written out for NEIGHBORS = 4: a reader is here for a good part of its time.
   w0, w1, w2, w3 = shares
@@ -382,7 +385,7 @@ def _code_numbers(
   """(codes, how far each was from what was expected)."""
   known, coded, apart = list(known), [], []
   for value, unit, (near, shares), wide in zip(values, units, context, stretch, strict=True):
-    found, distance = number.code(coder, _around(known, near, shares), unit, wide, value)
+    found, distance = number.code(coder, around(known, near, shares), unit, wide, value)
     coded.append(found)
     apart.append(distance)
     known.append(found * unit)
@@ -394,13 +397,15 @@ def _angles(layer: Codes, found: grids.Known, grid: Grid) -> list[int]:
   return (layer.turn * WEIGHT_ONE // grids.bins(grid, found.features)).tolist()
 
 
-def _code_turns(coder, values: list[int], counts: list[int], known: list[int], context: list) -> list[int]:
-  """Angles: how far round from the nearest neighbour's, the eighth of half a turn under models, the rest even."""
+def code_turns(
+  coder, models: int, values: list[int], counts: list[int], known: list[int], context: list
+) -> list[int]:
+  """Angles: how far round from the nearest neighbour's, the eighth of half a turn under `models`, the rest even."""
   known, coded = list(known), []
   for value, count, (near, shares) in zip(values, counts, context, strict=True):
     if count > 1:
       start = known[near[0]] * count // WEIGHT_ONE if shares[0] else 0
-      value = (start + code_apart(coder, LAYOUT.turn, (value - start) % count, count)) % count
+      value = (start + _code_apart(coder, models, (value - start) % count, count)) % count
     else:
       value = 0
     coded.append(value)
@@ -408,7 +413,7 @@ def _code_turns(coder, values: list[int], counts: list[int], known: list[int], c
   return coded
 
 
-def code_apart(coder, models: int, apart: int, count: int) -> int:
+def _code_apart(coder, models: int, apart: int, count: int) -> int:
   """A number below `count`: which eighth it is in, under `models`, then where in that."""
   if count < OCTANTS:
     return coder.uniform(count, apart)

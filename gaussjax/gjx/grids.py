@@ -136,15 +136,15 @@ def grid(steps: Steps) -> Grid:
   )
   # A turn by t moves an ellipse by t (a - 1 / a) in the Fisher metric.
   sizes = [power(n) - power(-n) for n in range(MAX_EIGHTHS + 1)]
-  turns = [power(steps.turn - STEP_ZERO + 2 * level) for level in levels]
-  counts = [[min(max((size * turn + (1 << 31)) >> 32, 1), MAX_BINS) for turn in turns] for size in sizes]
+  turns = [min(power(steps.turn - STEP_ZERO + 2 * level), 1 << 31) for level in levels]  # of more all are MAX_BINS
+  counts = np.clip(np.multiply.outer(sizes, turns) + (1 << 31) >> 32, 1, MAX_BINS)
   return Grid(
     step(steps.position),
     np.int32(min(max(fixed(steps.weight), 1), ONE << 8)),
     units(steps.log_scale),
     units(steps.log_scale),
     units(steps.color),
-    np.array(counts, np.int32),
+    counts.astype(np.int32),
   )
 
 

@@ -32,9 +32,8 @@ STAGE_RATE = 0.003  # learning rate of the colours in a stage
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
-FINEST = Steps(
-  position=80, log_scale=64, turn=208, color=48, weight=64
-)  # with finer ones `grids.quantize` leaves its 32 bits
+# With finer ones `grids.quantize` leaves its 32 bits.
+FINEST = Steps(position=80, log_scale=64, turn=208, color=48, weight=64)
 
 
 def finest(gaussians: Gaussians) -> Steps:
@@ -254,13 +253,11 @@ def _quantized(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Sha
   placed = functools.partial(_choose, after.geometry & ~before.geometry)
   shape = jax.tree.map(placed, on_grid.shape, params.shape)
   colors = _choose(after.colors & ~before.colors, on_grid.colors, params.colors)
-  weights = params.log_weights
-  if weights is not None:
-    weights = placed(on_grid.log_weights, weights)
-  return params._replace(means=placed(on_grid.means, params.means), shape=shape, colors=colors, log_weights=weights)
+  means, weights = jax.tree.map(placed, (on_grid.means, on_grid.log_weights), (params.means, params.log_weights))
+  return params._replace(means=means, shape=shape, colors=colors, log_weights=weights)
 
 
-def _choose(mask: Array, first: Any, second: Any) -> Array:
+def _choose(mask: Array, first: Array, second: Array) -> Array:
   return jnp.where(mask.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 

@@ -129,12 +129,10 @@ CENTER_BITS, SHARE_BITS = 26, 8
 
 
 class _Layout:
-  """Where each field's models begin."""
+  """Where each field's models begin, after those of positions, which are where they are today."""
 
   def __init__(self) -> None:
-    self.gap = 0
-    self.mantissa = self.gap + 16 * range_coder.UNARY
-    self.minor = self.mantissa + contexts.MAX_CLASS + 1
+    self.minor = contexts.LAYOUT.turn
     self.ratio = self.minor + SPREADS * range_coder.SIGNED_MODELS
     self.turn = self.ratio + SPREADS * range_coder.SIGNED_MODELS
     self.color = self.turn + 3 * contexts.OCTANTS
@@ -161,7 +159,8 @@ def _read_layer(
   earlier: list[Codes],
 ) -> Codes:
   """A layer of `count` Gaussians after those of `earlier`. Raises DamagedError."""
-  cells = contexts.deinterleave(np.array(_read_positions(coder, count), np.int64))
+  still = [0] * count
+  cells = contexts.deinterleave(np.array(contexts.code_positions(coder, still, coder.even), np.int64))
   parts = [coder.even(2 * SPLIT) for _ in range(count)]
   near, weights = contexts.neighbors(cells, [layer.cells for layer in earlier])
   context = list(zip(near.tolist(), weights.tolist(), strict=True))
@@ -169,17 +168,16 @@ def _read_layer(
   def together(field: str) -> list:
     return [value for layer in earlier for value in getattr(layer, field).tolist()]
 
-  still = [0] * count
   minor = _read_logs(coder, LAYOUT.minor, predictors[0], together("minor"), context, still)
   ratio = _read_logs(coder, LAYOUT.ratio, predictors[1], together("ratio"), context, minor)
   if min(ratio, default=0) < 0:
     raise DamagedError("a scale is out of range")
   counts = bins(np.array(ratio, np.int64), sizes)
   before = [angle for layer in earlier for angle in (layer.turn * WEIGHT_ONE // bins(layer.ratio, sizes)).tolist()]
-  turn = _read_turns(coder, counts.tolist(), before, context)
+  turn = contexts.code_turns(coder, LAYOUT.turn, still, counts.tolist(), before, context)
   units = color_unit(level(np.array(minor, np.int64), np.array(ratio, np.int64), sizes)).tolist()
   known = [layer.colors * color_unit(level(layer.minor, layer.ratio, sizes))[:, None] for layer in earlier]
-  colors, classes = [], [0] * count
+  colors, classes = [], still
   for channel in range(channels):
     before = [value for layer in known for value in layer[:, channel].tolist()]
     base = LAYOUT.color + channel * LAYOUT.per_channel
@@ -190,35 +188,12 @@ def _read_layer(
   return Codes(cells, integers(parts), integers(minor), integers(ratio), integers(turn), stacked)
 
 
-def _read_positions(coder: range_coder.Decoder, count: int) -> list[int]:
-  """Morton codes in ascending order, from gaps: their bits in unary, what is below the first in binary."""
-  found, last, context = [], 0, 8 * 16
-  for _ in range(count):
-    size = coder.magnitude(LAYOUT.gap + min(context >> 4, 15) * range_coder.UNARY)
-    if size > contexts.MAX_CLASS:
-      raise DamagedError("a position is out of range")
-    gap = size
-    if size >= 2:
-      second = coder.bit(LAYOUT.mantissa + size)
-      gap = (2 | second) << (size - 2) | coder.even(size - 2)
-    last += gap
-    if last >= contexts.MAX_CELL**2:
-      raise DamagedError("a position is out of range")
-    found.append(last)
-    context += ((size << 4) - context) >> 2
-  return found
-
-
 def _predict(predictor: Predictor, known: list[int], near: list[int], weights: list[int]) -> tuple[int, int]:
   """(prediction without the slope's part, the neighbours' weighted mean absolute difference from their mean)."""
-  # Written out for NEIGHBORS = 4: a reader is here for a third of its time.
-  w0, w1, w2, w3 = weights
-  total = w0 + w1 + w2 + w3
-  if not total:
+  found = contexts.around(known, near, weights)
+  if found is None:
     return predictor.center, 0
-  a, b, c, d = [known[i] for i in near]
-  mean = (w0 * a + w1 * b + w2 * c + w3 * d + (total >> 1)) // total
-  spread = (w0 * abs(a - mean) + w1 * abs(b - mean) + w2 * abs(c - mean) + w3 * abs(d - mean)) // total
+  mean, spread = found
   return predictor.center + (predictor.share * (mean - predictor.center) >> SHIFT), spread
 
 
@@ -235,19 +210,6 @@ def _read_logs(
       raise DamagedError("a scale is out of range")
     known.append(value)
   return known[first:]
-
-
-def _read_turns(coder: range_coder.Decoder, counts: list[int], known: list[int], context: list) -> list[int]:
-  """Angles: how far round from the nearest neighbour's, the eighth of half a turn under models, the rest even."""
-  known, found = list(known), []
-  for count, (near, weights) in zip(counts, context, strict=True):
-    value = 0
-    if count > 1:
-      start = known[near[0]] * count // WEIGHT_ONE if weights[0] else 0
-      value = (start + contexts.code_apart(coder, LAYOUT.turn, 0, count)) % count
-    found.append(value)
-    known.append(value * WEIGHT_ONE // count)
-  return found
 
 
 def _read_colors(
