@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
+import gaussjax
 from gaussjax import image_io
 
 RNG = np.random.default_rng(0)
@@ -372,7 +373,7 @@ REFUSED = {
   "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
   "video": (b"\0\0\0\x18ftypisom\0\0\0\0", "video"),
   "archive": (b"PK\x03\x04" + bytes(40), "archive"),
-  "gjx": (b"\x8bGJX" + bytes(40), "gjx"),
+  "GJX": (b"\x8bGJX" + bytes(40), "a .gjx file"),
   "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "EPS"),
   "bomb": (LARGE, f"50000 x 50000 pixels, expected at most {image_io.MAX_PIXELS}"),
   "float64 TIFF": (tiff(np.zeros((2, 2)), form=3), "64-bit floats"),
@@ -390,6 +391,11 @@ def test_what_is_not_a_readable_image_is_one_line_with_the_name(tmp_path, name):
     with pytest.raises(ValueError, match=called) as error:
       image_io.read_image(source, name=None if source is path else called)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_gjx_file_is_refused_in_the_same_words_where_pillow_knows_its_kind(tmp_path):
+  gaussjax.register_pillow()
+  test_what_is_not_a_readable_image_is_one_line_with_the_name(tmp_path, "GJX")
 
 
 def test_paths_that_lead_to_no_file(tmp_path, monkeypatch):

@@ -17,11 +17,13 @@ from gaussjax.image_io import arrays
 
 MAX_BYTES = 2**30 + 2**20  # the largest picture with nothing compressed, at 8 bytes a pixel, and its metadata
 
+GJX = b"\x8bGJX"
+
 # What files that are no images, or images of a kind that is not read here, begin with (after a number of bytes).
 SIGNATURES = (
   (0, rb"%PDF", "a PDF document"),
   (0, rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript drawing"),
-  (0, rb"\x8bGJX", "a .gjx file, which decode reads"),
+  (0, GJX, "a .gjx file, which decode reads"),
   (4, rb"ftyp(hei|hev|mif1|msf1)", "a HEIC image"),
   (4, rb"ftypavi", "an AVIF image, which this build of Pillow does not read"),
   (4, rb"ftypcrx|JXL ", "a raw or JPEG XL image"),
@@ -112,6 +114,8 @@ _bomb_limit = threading.Lock()
 
 def opened(data: bytes) -> ImageFile.ImageFile:
   """Pillow's image, its header read and its pixels not yet."""
+  if data.startswith(GJX):  # which Pillow opens after register_pillow
+    raise RefusedError(f"not a readable image: {_what_it_is(data)}")
   try:
     image = Image.open(io.BytesIO(data))
   except UnidentifiedImageError:
@@ -125,8 +129,6 @@ def opened(data: bytes) -> ImageFile.ImageFile:
         Image.MAX_IMAGE_PIXELS = before
   if image.format in ("EPS", "WMF"):  # drawn by other programs, if at all
     raise RefusedError(f"not a readable image: a drawing in {image.format}")
-  if image.format == "GJX":  # which Pillow opens after register_pillow
-    raise RefusedError(f"not a readable image: {_what_it_is(data)}")
   if image.width * image.height > arrays.MAX_PIXELS:
     raise RefusedError(f"got {image.width} x {image.height} pixels, expected at most {arrays.MAX_PIXELS}")
   return image
