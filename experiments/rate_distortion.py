@@ -12,6 +12,7 @@ import itertools
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 
@@ -19,7 +20,16 @@ from experiments import anchors, rate_report, rowfile, runner, thumbnails
 
 FLAGS = flags.FLAGS
 OURS = rate_report.OURS
-TUNE = "psnr"  # what our encoder is tuned for
+TUNE = "psnr"  # what our encoder is tuned for, unless it is said
+
+
+class Ours(NamedTuple):
+  """How our encoder is asked for a file."""
+
+  effort: int
+  tune: str = TUNE
+
+
 KODAK = rowfile.RESULTS / "kodak_rd.jsonl"  # rows that a stage shares
 PUBLISHED = rowfile.RESULTS / "published_rd.json"  # curves of others, with their sources
 BPP = (0.08, 0.12, 0.2, 0.3, 0.45, 0.6)  # bits a pixel that ours are asked for
@@ -31,6 +41,7 @@ def define_flags() -> None:
   names = [OURS, *anchors.ANCHORS]
   flags.DEFINE_list("codecs", [OURS, *anchors.USUAL], f"Some of {', '.join(names)}.")
   flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  flags.DEFINE_enum("tune", TUNE, ["psnr", "visual"], "What our encoder is tuned for.")
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")
   runner.define_engine_flags()
@@ -82,7 +93,7 @@ def encode_all(path: Path, codecs: list[str], images: list[Path], rows: rowfile.
   """A row for each image, codec and setting that has none, written as soon as it is measured."""
   pairs = [(codec, setting) for codec in codecs for setting in settings(codec)]
   tasks = [
-    (image, codec, setting, FLAGS.effort if codec == OURS else None)
+    (image, codec, setting, Ours(FLAGS.effort, FLAGS.tune) if codec == OURS else None)
     for image, (codec, setting) in itertools.product(images, pairs)
   ]
   left = missing(path, tasks, rows)
@@ -92,28 +103,28 @@ def encode_all(path: Path, codecs: list[str], images: list[Path], rows: rowfile.
   left = missing(path, tasks, rows)
   began = time.monotonic()
   with runner.interruptible() as requested:
-    for index, (image, codec, setting, effort) in enumerate(left):
+    for index, (image, codec, setting, ours) in enumerate(left):
       if requested():
         raise runner.InterruptedFitError(f"{index} of {len(left)} rows done; the same command goes on from here")
-      row = row_of(path, image, codec, setting, effort, rows)
+      row = row_of(path, image, codec, setting, ours, rows)
       eta = (time.monotonic() - began) / (index + 1) * (len(left) - index - 1)
       figures = f"{row['bpp']:.4f} bpp  {row['psnr']:.2f} dB  {row['seconds']:.1f} s"
       print(f"{index + 1}/{len(left)} {image.name} {codec} {setting:g}: {figures}  ETA {eta:.0f} s", flush=True)
 
 
 def missing(path: Path, tasks: list[tuple], rows: rowfile.Source) -> list[tuple]:
-  """The tasks (image, codec, setting, effort) that have no row."""
+  """The tasks (image, codec, setting, ours) that have no row."""
   there = rowfile.read(path)
   return [task for task in tasks if rowfile.find(there, wanted(*task), fresh=of_ours(task[1], rows).fresh) is None]
 
 
 def row_of(
-  path: Path, image: Path, codec: str, setting: float, effort: int | None, rows: rowfile.Source
+  path: Path, image: Path, codec: str, setting: float, ours: Ours | None, rows: rowfile.Source
 ) -> rowfile.Row:
   """The row of an image, codec and setting, from the file or measured now and appended to it."""
   key, made = (
-    wanted(image, codec, setting, effort),
-    lambda: measure(image, codec, setting, effort, thumbnails.folder_of(path)),
+    wanted(image, codec, setting, ours),
+    lambda: measure(image, codec, setting, ours, thumbnails.folder_of(path)),
   )
   return rowfile.kept(path, key, made, of_ours(codec, rows))
 
@@ -123,13 +134,13 @@ def of_ours(codec: str, rows: rowfile.Source) -> rowfile.Source:
   return rows if codec == OURS else rows._replace(fresh=False)
 
 
-def wanted(image: Path, codec: str, setting: float, effort: int | None) -> rowfile.Row:
+def wanted(image: Path, codec: str, setting: float, ours: Ours | None) -> rowfile.Row:
   """What the row of this image, codec and setting is of."""
-  tune = TUNE if codec == OURS else None
-  return {"image": image.name, "codec": codec, "setting": setting, "effort": effort, "tune": tune}
+  asked = {"effort": None, "tune": None} if ours is None else ours._asdict()
+  return {"image": image.name, "codec": codec, "setting": setting, **asked}
 
 
-def measure(path: Path, codec: str, setting: float, effort: int | None, drawn: Path | None = None) -> rowfile.Row:
+def measure(path: Path, codec: str, setting: float, ours: Ours | None, drawn: Path | None = None) -> rowfile.Row:
   """The row of one file; small pictures of ours go to the folder `drawn`."""
   import numpy as np
 
@@ -139,12 +150,14 @@ def measure(path: Path, codec: str, setting: float, effort: int | None, drawn: P
   startup.release_programs()
   image = gaussjax.read_image(path)
   began, count = time.monotonic(), None
-  if effort is not None:
-    data = gaussjax.encode(image, bpp=setting, effort=effort)
+  if ours is not None:
+    data = gaussjax.encode(image, bpp=setting, effort=gaussjax.Effort.level(*ours))
     seconds = time.monotonic() - began
     gaussians, _ = gaussjax.decode(data)
     decoded, count = image_io.as_uint8(gaussjax.render(gaussians)), len(gaussians.means)
-    thumbnails.keep(drawn, f"{path.stem}-{setting:g}-{effort}", image, decoded / np.float32(255))
+    thumbnails.keep(
+      drawn, rate_report.picture_name(wanted(path, codec, setting, ours)), image, decoded / np.float32(255)
+    )
   else:
     data, decoded = anchors.ANCHORS[codec].code(image_io.as_uint8(image), setting)
     seconds = time.monotonic() - began

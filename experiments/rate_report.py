@@ -75,6 +75,13 @@ def label(row: rowfile.Row) -> str:
   return f"{OURS} effort {row['effort']}" + ("" if tune == "psnr" else f", {tune}")
 
 
+def picture_name(row: rowfile.Row) -> str:
+  """What the small picture of a row of ours is called, without its suffix."""
+  name = f"{Path(row['image']).stem}-{row['setting']:g}-{row['effort']}"
+  tune = row.get("tune") or "psnr"
+  return name if tune == "psnr" else f"{name}-{tune}"
+
+
 def family(row: rowfile.Row) -> str:
   """The codec that a row's settings are of."""
   return anchors.ANCHORS[row["codec"]].family if row["codec"] in anchors.ANCHORS else label(row)
@@ -199,8 +206,9 @@ def page(rows: list[rowfile.Row], plot: Path) -> str:
     of = [row for row in rows if row["image"] == image and label(row) == name]
     near = min(of, key=lambda row: abs(row["bpp"] - SHOWN), default=None)
     if near is not None:
-      stem = f"{Path(image).stem}-{near['setting']:g}-{near['effort']}"
-      pair = thumbnails.pair(thumbnails.folder_of(plot), stem, f"{image} at {near['bpp']:.2f} bits a pixel")
+      pair = thumbnails.pair(
+        thumbnails.folder_of(plot), picture_name(near), f"{image} at {near['bpp']:.2f} bits a pixel"
+      )
       rates = [rate_against(rows, image, name, other, PSNR) for other in others(rows)]
       lines.append((image, name, near["bpp"], near["psnr"], *rates, pair))
   columns = ("image", "codec", "bpp", "dB", *(f"{other}, %" for other in others(rows)), "picture, wiped")

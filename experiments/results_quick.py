@@ -75,15 +75,15 @@ def file(rate: float, folder: Path, rows: rowfile.Source) -> Figure:
   return Figure(f"file of {rate:g} bits a pixel", expected["psnr"], psnr, FILE_DECIBELS, "dB")
 
 
-def ours(rate: float) -> tuple[Path, str, float, int]:
+def ours(rate: float) -> tuple[Path, str, float, rate_distortion.Ours]:
   """What a file of ours is of."""
-  return runner.PHOTOGRAPH, rate_distortion.OURS, rate, EFFORT
+  return runner.PHOTOGRAPH, rate_distortion.OURS, rate, rate_distortion.Ours(EFFORT)
 
 
 def row_of_file(folder: Path, codec: str, setting: float, rows: rowfile.Source) -> rowfile.Row:
   """The row of a file of the photograph."""
-  effort = EFFORT if codec == rate_distortion.OURS else None
-  return rate_distortion.row_of(folder / "files.jsonl", runner.PHOTOGRAPH, codec, setting, effort, rows)
+  how = rate_distortion.Ours(EFFORT) if codec == rate_distortion.OURS else None
+  return rate_distortion.row_of(folder / "files.jsonl", runner.PHOTOGRAPH, codec, setting, how, rows)
 
 
 def against(codec: str, folder: Path, rows: rowfile.Source) -> Figure:

@@ -20,6 +20,7 @@ from experiments.fuzz_format import random_codes
 from gaussjax import geometry
 from gaussjax.gjx import container, contexts, encoding, grids, initial, packing, quantization, range_coder, search
 from gaussjax.gjx.grids import Codes, Steps
+from gaussjax.quality import losses
 
 STEPS = Steps(120, 100, 170, 110, 112)
 GOLDEN = Path(__file__).parent / "golden"  # of version 2
@@ -449,7 +450,14 @@ def test_numbers_of_any_type_are_taken():
   assert encoding.goal(100, **asked, bpp=1e300).size > 10**9
   assert encoding.goal(100, **asked | {"size": np.int64(600)}, bpp=None).size == 600
   assert encoding.goal(100, **asked | {"target_psnr": jnp.float32(30)}, bpp=None).psnr == 30
-  assert encoding.effort_of(np.uint8(3)) == encoding.EFFORTS[3]
+  assert encoding.effort_of(np.uint8(3)) == encoding.EFFORTS[3] == encoding.Effort.level(3, "psnr")
+
+
+def test_an_effort_may_be_tuned_to_the_eye():
+  tuned = encoding.Effort.level(2, tune="visual")
+  assert tuned.recipe.loss is losses.visual and tuned.steps == encoding.EFFORTS[2].steps
+  with pytest.raises(ValueError, match="got tune='ssim', expected one of psnr, visual"):
+    encoding.Effort.level(2, "ssim")
 
 
 def plain(fitted, target, steps, *, progress_fn, **options):

@@ -86,6 +86,17 @@ def test_a_mix_is_the_sum_of_its_parts(loss, squares):
   np.testing.assert_allclose(jax.jit(loss)(prediction, target), expected, rtol=1e-5)
 
 
+def test_what_is_seen_counts_structure_at_the_sizes_that_the_picture_has():
+  """Of 40 x 50 pixels a half is 20 x 25, a quarter too small; of grey pictures each channel is brightness."""
+  for channels, by in ((3, losses.LUMA), (1, [1])):
+    pair = images(channels)
+    halves = [(image @ np.float32(by))[..., None].reshape(20, 2, 25, 2, 1).mean((1, 3)) for image in pair]
+    expected = losses.l2(*pair) + 0.01 * (1 - SSIM(*halves))
+    np.testing.assert_allclose(losses.visual(*pair), expected, rtol=1e-5)
+  small = [image[:21] for image in images()]
+  assert losses.visual(*small) == losses.l2(*small)
+
+
 def test_the_windows_gradient_is_its_adjoint(x64):
   del x64
   prediction, target = (jnp.asarray(image[:24, :30], jnp.float64) for image in images())

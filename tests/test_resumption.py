@@ -16,6 +16,7 @@ from gaussjax.gjx import encoding, quantization, search
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 # As in test_cli.py, so that programs are compiled once.
 SMALL, SIZE, COUNT = np.asarray(Image.open(PHOTOGRAPH).resize((32, 24))), 1000, 205
+VISUAL = gaussjax.Effort.level(0, "visual")
 GIVEN = scene(COUNT, 24, 32)._replace(log_weights=None)
 GIVEN = GIVEN._replace(means=jnp.clip(GIVEN.means, 0, 24))
 
@@ -94,6 +95,7 @@ def test_others_checkpoints_are_refused_in_one_line(tmp_path, monkeypatch):
     ),
     ("got 1 layers, expected 2 layers", SMALL, "mine", {"size": SIZE, "layers": 2}),
     ("got seed 0, expected seed 3", SMALL, "mine", {"size": SIZE, "effort": encoding.EFFORTS[0]._replace(seed=3)}),
+    ("expected effort of 100 and 4 steps to the eye", SMALL, "mine", {"size": SIZE, "effort": VISUAL}),
     ("got image ", SMALL[::-1], "mine", {"size": SIZE}),
     ("got mine, expected yours", SMALL, "yours", {"size": SIZE}),
   ):

@@ -12,7 +12,9 @@ def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
   for path in images:
     # Most pictures reach 30 dB with far fewer bits than they are allowed.
     for bpp in (0.3, 0.6, BPP / 2, BPP):
-      row = rate_distortion.row_of(rate_distortion.KODAK, path, rate_distortion.OURS, bpp, EFFORT, rows)
+      row = rate_distortion.row_of(
+        rate_distortion.KODAK, path, rate_distortion.OURS, bpp, rate_distortion.Ours(EFFORT), rows
+      )
       if row["psnr"] >= 30:
         break
     stages = codec_levers.row_of(codec_levers.KODAK, path, row["gaussians"], EFFORT, rows)["psnr"]

@@ -19,7 +19,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
   from gaussjax.gjx import encoding
 
   names = ("quality", "bpp", "size", "target_psnr", "layers")
-  effort = encoding.EFFORTS[arguments.effort]._replace(seed=arguments.seed)
+  effort = encoding.Effort.level(arguments.effort, arguments.tune)._replace(seed=arguments.seed)
   return {"effort": effort} | {name: getattr(arguments, name) for name in names}
 
 

@@ -15,7 +15,7 @@ from gaussjax import arguments
 from gaussjax.fitting import checkpoints, optimizers, recipes
 from gaussjax.gjx import container, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
-from gaussjax.quality import metrics
+from gaussjax.quality import losses, metrics
 from gaussjax.rendering import renderer
 from gaussjax.types import Array, Gaussians
 
@@ -29,10 +29,14 @@ RECIPE = recipes.Recipe(
 )
 
 
+# What a file may be tuned for: the squared error, or what is seen.
+TUNES = {"psnr": losses.l2, "visual": losses.visual}
+
+
 class Effort(NamedTuple):
   """How long an encoding takes, and what it is made of: the parts may be a user's own. Hashable.
 
-  The recipe's blend must have a code in files (`Blend.code`).
+  The recipe's blend must have a code in files (`Blend.code`). Its loss is what the file is tuned for.
   """
 
   steps: int  # of a fit, in place of the recipe's
@@ -40,6 +44,14 @@ class Effort(NamedTuple):
   recipe: recipes.Recipe = RECIPE
   quantizer: quantization.Quantizer = quantization.incremental
   seed: int = 0  # of what is drawn by lot, 0 to 2^32 - 1
+
+  @classmethod
+  def level(cls, level: int, tune: str = "psnr") -> "Effort":
+    """One of the efforts 0 to 9, tuned for `psnr` or to the eye, `visual`. Raises ValueError for others."""
+    if tune not in TUNES:
+      raise ValueError(f"got tune={arguments.shown(tune)}, expected one of {', '.join(TUNES)}")
+    chosen = EFFORTS[arguments.whole("effort", level, least=0, most=len(EFFORTS) - 1)]
+    return chosen._replace(recipe=chosen.recipe._replace(loss=TUNES[tune]))
 
 
 EFFORTS = tuple(
@@ -131,7 +143,8 @@ def parts(
     asked = f"{goal.size} bytes"
   else:
     asked = f"quality {goal.quality!r}" if goal.psnr is None else f"{goal.psnr!r} dB"
-  effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps, seed {work.effort.seed}"
+  effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps"
+  effort += " to the eye" * (work.effort.recipe.loss is losses.visual) + f", seed {work.effort.seed}"
   of = f"image {quantization.digest(image)[:16]}, {asked}, {effort}, {work.layers} layers"
   return checkpoints.parts(checkpoint, of)
 
@@ -210,7 +223,7 @@ def goal(
 def effort_of(effort: int | Effort) -> Effort:
   """One of EFFORTS, or the Effort itself. Raises ValueError for one that cannot make a file."""
   if not isinstance(effort, Effort):
-    return EFFORTS[arguments.whole("effort", effort, least=0, most=len(EFFORTS) - 1)]
+    return Effort.level(effort)
   arguments.whole("effort.steps", effort.steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.stage_steps", effort.stage_steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED)

@@ -43,7 +43,7 @@ def ms_ssim(prediction: Array, target: Array) -> Array:
     term = jnp.mean(rows.reshape(-1, len(product)), axis=0)
     product *= jnp.maximum(term, numerics.MIN_CONTRAST) ** weight
     if not last:
-      prediction, target = _halved(prediction), _halved(target)
+      prediction, target = halved(prediction), halved(target)
   return jnp.mean(product)
 
 
@@ -79,7 +79,7 @@ def _window_means_back(channels: int, _: None, gradients: Array) -> tuple[Array]
 window_means.defvjp(lambda channels, images: (window_means(channels, images), None), _window_means_back)
 
 
-def _halved(image: Array) -> Array:
+def halved(image: Array) -> Array:
   """Means of 2 x 2 pixels; an odd last row or column is left out."""
   height, width = image.shape[0] // 2, image.shape[1] // 2
   cells = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
