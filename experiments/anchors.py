@@ -98,8 +98,8 @@ def jxl(pixels: Pixels, distance: float) -> tuple[bytes, Pixels]:
   """libjxl at effort 9, without the container's bytes."""
   import imagecodecs
 
-  options = {"effort": 9, "numthreads": 1, "usecontainer": False}
-  data = imagecodecs.jpegxl_encode(_rgb(pixels), distance=distance, **options)
+  options: dict[str, Any] = {"effort": 9, "numthreads": 1, "usecontainer": False}
+  data = bytes(imagecodecs.jpegxl_encode(_rgb(pixels), distance=distance, **options))
   return data, imagecodecs.jpegxl_decode(data)[..., : pixels.shape[-1]]
 
 

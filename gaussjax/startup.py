@@ -13,6 +13,10 @@ from pathlib import Path
 
 # XLA uses half of AVX-512's width unless told; the renderer's forward pass takes 1.6 times as long without.
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
+# XLA's newer way to compile loops takes half as long again for a whole encoding's programs, which run no faster for
+# it. Known in these versions of jaxlib; XLA ends a process with flags that it does not know.
+QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false"
+KNOWN_IN = ((0, 10), (0, 13))  # from, to before
 
 
 # Linux gives a process 65,530 mappings of memory unless told, and one that has used them up crashes. A compiled
@@ -79,8 +83,9 @@ def prepare_jax() -> None:
   once. Never raises: what cannot be had is left out, and why JAX cannot be imported is told to whoever uses it."""
   gc.set_threshold(*GARBAGE)
   flags = os.environ.get("XLA_FLAGS", "").strip()
-  if not flags or (flags.startswith("-") and WIDE_VECTORS.partition("=")[0] not in flags):  # else it names a file
-    os.environ["XLA_FLAGS"] = f"{WIDE_VECTORS} {flags}"
+  if not flags or flags.startswith("-"):  # else it names a file
+    more = [flag for flag in our_flags() if flag.partition("=")[0] not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([*more, flags]).strip()
   # jaxlib calls every program it finds there built for another machine, since it compares made-up features. A 1 is
   # what importing jax sets: a child process inherits it, and is no more asked for than none.
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
@@ -99,13 +104,20 @@ def prepare_jax() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def our_flags() -> list[str]:
+  """What XLA is told unless the user says otherwise."""
+  version = re.match(r"(\d+)\.(\d+)", versions()["jaxlib"])
+  known = version is not None and KNOWN_IN[0] <= tuple(map(int, version.groups())) < KNOWN_IN[1]
+  return [WIDE_VECTORS, *([QUICK_LOOPS] if known else [])]
+
+
 def refused_flags() -> str | None:
   """What XLA has against the user's XLA_FLAGS, or None. To be asked before JAX starts.
 
   XLA ends the process that has an unknown flag, so another is started to see; if there are flags only.
   """
   flags = os.environ.get("XLA_FLAGS", "").strip()
-  if not flags or flags == WIDE_VECTORS:
+  if not flags or flags == " ".join(our_flags()):
     return None
   code = "from jaxlib import xla_client; xla_client.CompileOptions()"
   try:

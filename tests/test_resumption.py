@@ -15,7 +15,7 @@ from gaussjax.gjx import encoding, quantization, search
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 # As in test_cli.py, so that programs are compiled once.
-SMALL, SIZE, COUNT = np.asarray(Image.open(PHOTOGRAPH).resize((32, 24))), 1000, 205
+SMALL, SIZE, COUNT = np.asarray(Image.open(PHOTOGRAPH).resize((32, 24))), 1000, 216
 VISUAL = gaussjax.Effort.level(0, "visual")
 GIVEN = scene(COUNT, 24, 32)._replace(log_weights=None)
 GIVEN = GIVEN._replace(means=jnp.clip(GIVEN.means, 0, 24))

@@ -256,7 +256,7 @@ def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
   log_scales = jnp.stack([least + (ratio * unit).astype(dtype) / ONE, least], 1)
   count = bins(grid._replace(bins=jnp.asarray(grid.bins)), feature)
   turn = jnp.mod(whole(thetas * count / math.pi), count)
-  thetas = turn * math.pi / count
+  thetas = turn.astype(dtype) * math.pi / count
   unit = chosen(grid.color, level(COLOR, feature))[:, None] / ONE
   matrix = jnp.asarray(decorrelation(gaussians.colors.shape[1]), dtype)
   colors = whole(gaussians.colors @ matrix.T / unit)

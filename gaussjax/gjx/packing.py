@@ -73,9 +73,12 @@ def at_8_bits(gaussians: Gaussians) -> image_io.FloatImage:
 def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[str, bytes] | None = None) -> bytes:
   """The `.gjx` file of a set (Euler shapes, a canvas as `decode` gives one) on the grids of `steps`.
 
-  Raises ValueError for a canvas that the format does not hold, numbers beyond what is coded, unknown metadata.
+  Parked Gaussians (geometry.park) are left out. Raises ValueError for a canvas that the format does not hold,
+  numbers beyond what is coded, unknown metadata.
   """
-  parts = _layered(quantization.codes_of(gaussians, steps), grids.grid(steps), layers)
+  shown = np.flatnonzero(geometry.visible(jax.tree.map(np.asarray, gaussians)))
+  codes = Codes(*[field[shown] for field in quantization.codes_of(gaussians, steps)])
+  parts = _layered(codes, grids.grid(steps), layers)
   header = header_of(geometry.canvas_of(gaussians), gaussians.colors.shape[1])
   weighted = any(part.weights.any() for part in parts)
   if not weighted:

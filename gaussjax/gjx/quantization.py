@@ -175,9 +175,11 @@ def incremental(
   nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
   about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
   state, done, keep = _resumed(checkpoint, about, state)
-  shares = _Shares(*[rank < share * count for share in ((0.0, 0.0), *STAGES)[done]])
+  # Compared as integers: an array of weak type is another program.
+  among = lambda share: rank < jnp.int32(math.ceil(share * count))
+  shares = _Shares(*map(among, ((0.0, 0.0), *STAGES)[done]))
   for index, stage in enumerate(STAGES[done:], done):
-    larger = _Shares(*[rank < share * count for share in stage])
+    larger = _Shares(*map(among, stage))
     params = _quantized(state.params, grid, shares, larger)
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)

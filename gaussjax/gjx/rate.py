@@ -41,9 +41,12 @@ def estimate(gaussians: Gaussians, grid: Grid) -> Array:
   root = jnp.exp(minor / 2)
   matrix = jnp.asarray(grids.decorrelation(gaussians.colors.shape[1]), minor.dtype)
   channels = (gaussians.colors[order] @ matrix.T).T
-  bits = _field(root, unit(grid.minor, grids.MINOR), (), near, weights)
+  # Fields that are told by their neighbours alone in one: a program compiles in two thirds of the time.
+  values = jnp.concatenate([root[None], channels])
+  color = unit(grid.color, grids.COLOR)
+  units = jnp.stack([unit(grid.minor, grids.MINOR), *[color] * len(channels)])
+  bits = jnp.sum(jax.vmap(lambda value, step: _field(value, step, (), near, weights))(values, units))
   bits += _field(ratio, unit(grid.ratio, grids.RATIO), (minor,), near, weights)
-  bits += sum(_field(channel, unit(grid.color, grids.COLOR), (), near, weights) for channel in channels)
   if gaussians.log_weights is not None:
     step = jnp.full_like(minor, grid.weight / grids.ONE)
     bits += _field(log_weights, step, (minor, ratio), near, weights)

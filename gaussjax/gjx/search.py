@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,13 +116,14 @@ def _to_size(work: Work, size: int) -> bytes:
 
 def _trimmed(work: Work, gaussians: Gaussians, steps: Steps, size: int) -> bytes:
   """The file of at most `size` bytes of a set that takes a few bytes more, rarely: fewer Gaussians, or coarser."""
-  data = encoding.file(work, gaussians, steps)
+  data, count, parked = encoding.file(work, gaussians, steps), len(gaussians.means), 0
   for _ in range(MAX_REMOVALS):
     blend = geometry.canvas_of(gaussians).blend
-    if len(data) <= size or len(gaussians.means) == 1 or blend is not blends.weighted_average:
+    if len(data) <= size or parked == count - 1 or blend is not blends.weighted_average:
       break
     share = (len(data) - size) / len(data) + 0.002
-    gaussians = _without_least(gaussians, work.target, max(1, math.ceil(share * len(gaussians.means))))
+    parked = min(count - 1, parked + math.ceil(share * (count - parked)))
+    gaussians = _without_least(gaussians, renderer.allocate(gaussians), work.target, jnp.int32(parked))
     data = encoding.file(work, gaussians, steps)
   if len(data) > size:
     data = encoding.file(work, gaussians, encoding.steps_within(work, gaussians, steps, size))
@@ -294,9 +296,10 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
 
 
-def _without_least(gaussians: Gaussians, target: Array, count: int) -> Gaussians:
-  """The set without the `count` Gaussians that cost least to remove, at least one left."""
-  rasterizer = renderer.rasterizer(gaussians, renderer.allocate(gaussians))
+@jax.jit
+def _without_least(gaussians: Gaussians, neighbors: renderer.Neighbors, target: Array, count: Array) -> Gaussians:
+  """The set with the `count` Gaussians parked that cost least to remove, those first that are parked already."""
+  rasterizer = renderer.rasterizer(gaussians, neighbors)
   cost = density.removal_cost(gaussians, rasterizer, blends.picture(gaussians, rasterizer), target)
-  kept = jnp.sort(jnp.argsort(cost)[min(count, len(cost) - 1) :])
-  return geometry.take(gaussians, kept)
+  by_cost = jnp.lexsort((geometry.visible(gaussians), cost))
+  return geometry.park(gaussians, jnp.argsort(by_cost) < count)
