@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 import gaussjax
 from gaussjax import cli, image_io, startup
-from gaussjax.cli import batch, streams
+from gaussjax.cli import batch, encode, streams
 from gaussjax.gjx import search
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
@@ -200,6 +200,17 @@ def test_what_is_left_out_is_said_when_asked(tmp_path, capsys):
   for more in ((), ("-v",), ("-v", "--metadata")):
     said[more] = in_process(capsys, "encode", tmp_path / "p.png", tmp_path / "p.gjx", "--size=20", *more)[2]
   assert ["colour profile of sRGB" in text for text in said.values()] == [False, True, False]
+
+
+def test_a_picture_that_gaussians_do_not_suit_is_said_to_be_one():
+  """Letters and lines take fewer bytes without any loss; a photograph takes many times as many."""
+  drawing = np.full((160, 200, 3), 255, np.uint8)
+  drawing[20:140:8, 10:190] = drawing[20:140, 10:190:20] = 0
+  photograph = np.asarray(Image.open(PHOTOGRAPH))[:160, :200]
+  for pixels, words in ((drawing, 1), (drawing[..., :1], 1), (photograph, 0), (drawing[:99, :99], 0)):
+    said = []
+    encode._say_of_other_tools(pixels, 1000, said.append)
+    assert len(said) == words and all("a WebP without loss has" in line for line in said)
 
 
 def test_what_is_whole_of_a_file_that_was_cut_off_is_drawn(folder, tmp_path, capsys):

@@ -61,6 +61,8 @@ def test_neighbours_draw_the_picture_within_jit_grad_and_vmap(over_lists, blend)
   np.testing.assert_allclose(picture, whole, atol=1e-5)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(dense), strict=True):
     np.testing.assert_allclose(a, b, atol=2e-4 * np.abs(b).max())
+  if blend is not BLENDS[0]:  # how stacks of others are drawn is in test_tiling.py
+    return
   both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), (gaussians, neighbors))
   stacked, _ = jax.jit(jax.vmap(jax.grad(loss, has_aux=True)))(*both)
   np.testing.assert_allclose(stacked.means[1], found.means, atol=1e-4 * np.abs(found.means).max())
