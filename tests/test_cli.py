@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 import gaussjax
 from gaussjax import cli, image_io, startup
 from gaussjax.cli import batch, encode, streams
-from gaussjax.gjx import search
+from gaussjax.gjx import encoding, search
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 
@@ -200,6 +200,12 @@ def test_what_is_left_out_is_said_when_asked(tmp_path, capsys):
   for more in ((), ("-v",), ("-v", "--metadata")):
     said[more] = in_process(capsys, "encode", tmp_path / "p.png", tmp_path / "p.gjx", "--size=20", *more)[2]
   assert ["colour profile of sRGB" in text for text in said.values()] == [False, True, False]
+
+
+def test_what_a_file_may_be_tuned_for_is_what_the_encoder_knows():
+  for tune in encoding.TUNES:
+    asked = cli.options.parser().parse_args(["encode", "a.png", "a.gjx", "-e2", "--tune", tune, "--seed=5"])
+    assert encode._options(asked)["effort"] == encoding.Effort.level(2, tune)._replace(seed=5)
 
 
 def test_a_picture_that_gaussians_do_not_suit_is_said_to_be_one():
