@@ -282,8 +282,9 @@ def test_an_encoding_that_was_killed_or_interrupted_goes_on_to_the_same_bytes(
   code = """
 import os, signal, sys
 from gaussjax.cli import encode, process
+from gaussjax.gjx import search
 
-left, replace = 4, os.replace
+left, replace, search.FEW = 4, os.replace, 0
 
 def killed(source, target):
   global left
@@ -314,6 +315,7 @@ process.main()
     stopped = in_process(capsys, *asked, "--size=1000", "--resume")
   went_on = f"gaussjax: interrupted; what is done is in {kept}; go on with --resume\n"
   assert stopped == (130, "", went_on)
+  assert [*kept.glob("fit-*")] == [part]  # the one that was killed went on
   for words, options in (
     ("holds an encoding that is not finished; go on with --resume", ["--size=1000", "--force"]),
     ("got 1000 bytes, expected 900 bytes", ["--size=900", "--resume"]),
