@@ -81,8 +81,7 @@ def _by_engine(jobs: list[_Job], arguments: argparse.Namespace) -> _Ends:
   known = {index: result for index, job in enumerate(jobs) if (result := _result(job, arguments)) is not None}
   yield from known.items()
   due = [index for index in range(len(jobs)) if index not in known]
-  names = ("quality", "bpp", "size", "target_psnr", "layers", "effort", "seed", "metadata", "verbose", "force")
-  options = {name: getattr(arguments, name) for name in names}
+  options = {name: value for name, value in vars(arguments).items() if name not in ("run", "inputs")}
   absolute = lambda path: path if files.is_url(path) else os.path.abspath(path)  # another process, another folder
   tasks = [(absolute(jobs[index].source), absolute(jobs[index].target), options) for index in due]
   report, engine = progress_bars(), arguments.engine or "local"
