@@ -5,7 +5,7 @@ python -m experiments.image_table
 
 import statistics
 
-from experiments import curves, rate_distortion, rowfile, runner
+from experiments import curves, rate_distortion, rate_report, rowfile, runner
 
 FITS = (("balanced", 5000), ("balanced", 10000), ("best", 10000))
 OTHERS = ("jpeg", "webp", "jpeg2000", "avif")
@@ -21,7 +21,7 @@ def lines(*, first: bool = False) -> list[list[str]]:
   images = sorted({row["image"] for row in fits})
   for image in images:
     of = lambda codec: [row for row in files if row["image"] == image and row["codec"] == codec]  # noqa: B023
-    mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT]
+    mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT and rate_report.tune(row) == "psnr"]
     kept = {row["setting"]: row for row in mine if row["setting"] in rate_distortion.BPP}
     points = lambda rows: [(row["bpp"], row["psnr"]) for row in rows]
     psnr = [

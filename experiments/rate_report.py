@@ -71,15 +71,18 @@ def label(row: rowfile.Row) -> str:
   """A row's codec, ours with its effort and with what it is tuned for, if that is not PSNR."""
   if row["codec"] != OURS:
     return row["codec"]
-  tune = row.get("tune") or "psnr"
-  return f"{OURS} effort {row['effort']}" + ("" if tune == "psnr" else f", {tune}")
+  return f"{OURS} effort {row['effort']}" + ("" if tune(row) == "psnr" else f", {tune(row)}")
+
+
+def tune(row: rowfile.Row) -> str:
+  """What a row of ours is tuned for; the first ones do not say."""
+  return row.get("tune") or "psnr"
 
 
 def picture_name(row: rowfile.Row) -> str:
   """What the small picture of a row of ours is called, without its suffix."""
   name = f"{Path(row['image']).stem}-{row['setting']:g}-{row['effort']}"
-  tune = row.get("tune") or "psnr"
-  return name if tune == "psnr" else f"{name}-{tune}"
+  return name if tune(row) == "psnr" else f"{name}-{tune(row)}"
 
 
 def family(row: rowfile.Row) -> str:

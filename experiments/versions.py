@@ -10,7 +10,7 @@ import statistics
 
 from absl import flags
 
-from experiments import curves, rate_distortion, rowfile, runner
+from experiments import curves, rate_distortion, rate_report, rowfile, runner
 
 FLAGS = flags.FLAGS
 
@@ -22,27 +22,34 @@ def define_flags() -> None:
   flags.DEFINE_integer("effort", 4, "Effort of our encoder.", lower_bound=0, upper_bound=9)
 
 
-def points(name: str) -> dict[str, dict[float, tuple[float, float]]]:
+def points(name: str, effort: int) -> dict[str, dict[float, tuple[float, float]]]:
   """Of each image the (bpp, dB) by what was asked for, from the last rows."""
-  rows = rowfile.latest(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"), ("image", "codec", "setting", "effort"))
+  there = [row for row in rowfile.read(rowfile.RESULTS / f"{name}.jsonl") if rate_report.tune(row) == "psnr"]
+  rows = rowfile.latest(there, ("image", "codec", "setting", "effort"))
   found = dict[str, dict[float, tuple[float, float]]]()
   for row in rows:
-    if (row["codec"], row["effort"]) == (rate_distortion.OURS, FLAGS.effort):
+    if (row["codec"], row["effort"]) == (rate_distortion.OURS, effort):
       found.setdefault(row["image"], {})[row["setting"]] = row["bpp"], row["psnr"]
   return found
 
 
-def main() -> int:
-  """Prints a line for each image that both have all rates of, and the means."""
-  from gaussjax import report
-
-  before, after = points(FLAGS.before), points(FLAGS.after)
+def compared(before: str, after: str, effort: int) -> list[tuple]:
+  """(image, bytes at equal PSNR in percent, dB at each rate) of each image that both files have all rates of."""
+  old, new = points(before, effort), points(after, effort)
   whole = lambda found, image: set(rate_distortion.BPP) <= set(found.get(image, ()))
   table = []
-  for image in sorted(name for name in after if whole(before, name) and whole(after, name)):
-    mine, theirs = ([found[image][rate] for rate in rate_distortion.BPP] for found in (after, before))
+  for image in sorted(name for name in new if whole(old, name) and whole(new, name)):
+    mine, theirs = ([found[image][rate] for rate in rate_distortion.BPP] for found in (new, old))
     gains = [a[1] - b[1] for a, b in zip(mine, theirs, strict=True)]
     table.append((image, curves.bd_rate(mine, theirs) or 0.0, *gains))
+  return table
+
+
+def main() -> int:
+  """Prints a line for each image, and the means."""
+  from gaussjax import report
+
+  table = compared(FLAGS.before, FLAGS.after, FLAGS.effort)
   if not table:
     raise ValueError(f"got no image that {FLAGS.before} and {FLAGS.after} have all rates of, expected one at least")
   means = [statistics.mean(column) for column in list(zip(*table, strict=True))[1:]]

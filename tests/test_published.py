@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments import curves, image_table, published, rate_distortion, results_quick, rowfile, runner, sweep
+from experiments import (
+  curves,
+  image_table,
+  published,
+  rate_distortion,
+  results_quick,
+  rowfile,
+  runner,
+  sweep,
+  versions,
+)
 
 ROOT = Path(__file__).parent.parent
 README, RESULTS = (ROOT / name for name in ("README.md", "docs/results.md"))
@@ -132,6 +142,14 @@ def test_bytes_against_other_codecs(files):
     same(said, [found[codec], mean(rates, "rate", 1), mean(rates, "rate", 0), worst])
   told = words(line(README, "bytes at equal PSNR against WebP / JPEG 2000 / JPEG"))
   same(told, [found[codec] for codec in ("webp", "jpeg2000", "jpeg")])
+
+
+def test_the_table_of_versions():
+  rates = {table[0][-6:-4]: table[1] for table in versions.compared("kodak_rd", "kodak_rd_v3", 4)}
+  head = ("03", "05", "13", "23", "04", "08", "16", "20")
+  assert "| | " + " | ".join(head) + " | mean |" in RESULTS.read_text(encoding="utf-8") and set(rates) == set(head)
+  means = [statistics.mean(rates[name] for name in names) for names in (head, head[:4], head[4:])]
+  same(words(line(RESULTS, "bytes at equal PSNR, %")), [*[rates[name] for name in head], *means])
 
 
 def test_the_table_image_by_image():
