@@ -16,12 +16,13 @@ def lines(*, first: bool = False) -> list[list[str]]:
   """The cells of a line for each image, and of the means; by the last row of each thing, or the first ever."""
   order = (lambda rows: rows[::-1]) if first else (lambda rows: rows)
   fits = rowfile.latest(rowfile.read(rowfile.RESULTS / "kodak.jsonl"), ("image", "setting"))
-  files = rowfile.latest(order(rowfile.read(rate_distortion.KODAK)), ("image", "codec", "setting", "effort"))
+  there = [row for row in rowfile.read(rate_distortion.KODAK) if rate_report.tune(row) == rate_report.TUNE]
+  files = rowfile.latest(order(there), ("image", "codec", "setting", "effort"))
   table = list[list[float]]()
   images = sorted({row["image"] for row in fits})
   for image in images:
     of = lambda codec: [row for row in files if row["image"] == image and row["codec"] == codec]  # noqa: B023
-    mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT and rate_report.tune(row) == "psnr"]
+    mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT]
     kept = {row["setting"]: row for row in mine if row["setting"] in rate_distortion.BPP}
     points = lambda rows: [(row["bpp"], row["psnr"]) for row in rows]
     psnr = [

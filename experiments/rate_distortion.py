@@ -19,8 +19,7 @@ from absl import flags
 from experiments import anchors, rate_report, rowfile, runner, thumbnails
 
 FLAGS = flags.FLAGS
-OURS = rate_report.OURS
-TUNE = "psnr"  # what our encoder is tuned for, unless it is said
+OURS, TUNE = rate_report.OURS, rate_report.TUNE
 
 
 class Ours(NamedTuple):
@@ -84,7 +83,7 @@ def current(rows: list[rowfile.Row]) -> list[rowfile.Row]:
   Not those of codecs, settings and rates that are no longer measured, or that a stage of acceptance keeps here.
   """
   known = [row for row in rows if row["codec"] == OURS or (row["codec"] in anchors.ANCHORS and "tune" in row)]
-  ours = [row | {"tune": row.get("tune", TUNE)} if row["codec"] == OURS else row for row in known]
+  ours = [row | {"tune": rate_report.tune(row)} if row["codec"] == OURS else row for row in known]
   last = rowfile.latest(ours, ("image", "codec", "setting", "effort", "tune"))
   return [row for row in last if row["setting"] in settings(row["codec"])]
 

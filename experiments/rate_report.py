@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from experiments import anchors, curves, rowfile, thumbnails
 
-OURS = "gaussjax"
+OURS, TUNE = "gaussjax", "psnr"  # our encoder, and what it is tuned for unless it is said
 SHOWN = 0.2  # bits a pixel of the files whose pictures a report has
 RATES = (0.12, 0.2, 0.3, 0.45, 0.6)  # bits a pixel at which published curves are shown
 # GaussianImage (ECCV 2024), as published: bits a pixel, dB, means over Kodak.
@@ -71,18 +71,18 @@ def label(row: rowfile.Row) -> str:
   """A row's codec, ours with its effort and with what it is tuned for, if that is not PSNR."""
   if row["codec"] != OURS:
     return row["codec"]
-  return f"{OURS} effort {row['effort']}" + ("" if tune(row) == "psnr" else f", {tune(row)}")
+  return f"{OURS} effort {row['effort']}" + ("" if tune(row) == TUNE else f", {tune(row)}")
 
 
 def tune(row: rowfile.Row) -> str:
   """What a row of ours is tuned for; the first ones do not say."""
-  return row.get("tune") or "psnr"
+  return row.get("tune") or TUNE
 
 
 def picture_name(row: rowfile.Row) -> str:
   """What the small picture of a row of ours is called, without its suffix."""
   name = f"{Path(row['image']).stem}-{row['setting']:g}-{row['effort']}"
-  return name if tune(row) == "psnr" else f"{name}-{tune(row)}"
+  return name if tune(row) == TUNE else f"{name}-{tune(row)}"
 
 
 def family(row: rowfile.Row) -> str:

@@ -10,7 +10,7 @@ import statistics
 
 from absl import flags
 
-from experiments import curves, rate_distortion, rate_report, rowfile, runner
+from experiments import curves, rate_distortion, rowfile, runner
 
 FLAGS = flags.FLAGS
 
@@ -23,12 +23,10 @@ def define_flags() -> None:
 
 
 def points(name: str, effort: int) -> dict[str, dict[float, tuple[float, float]]]:
-  """Of each image the (bpp, dB) by what was asked for, from the last rows."""
-  there = [row for row in rowfile.read(rowfile.RESULTS / f"{name}.jsonl") if rate_report.tune(row) == "psnr"]
-  rows = rowfile.latest(there, ("image", "codec", "setting", "effort"))
+  """Of each image the (bpp, dB) by what was asked for, from the last rows of files tuned for PSNR."""
   found = dict[str, dict[float, tuple[float, float]]]()
-  for row in rows:
-    if (row["codec"], row["effort"]) == (rate_distortion.OURS, effort):
+  for row in rate_distortion.current(rowfile.read(rowfile.RESULTS / f"{name}.jsonl")):
+    if (row["codec"], row["effort"], row["tune"]) == (rate_distortion.OURS, effort, rate_distortion.TUNE):
       found.setdefault(row["image"], {})[row["setting"]] = row["bpp"], row["psnr"]
   return found
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from gaussjax import numerics
 from gaussjax.types import Array, Canvas, Cholesky, Euler, Gaussians, LogCholesky, Shape
@@ -166,10 +167,15 @@ def visible(gaussians: Gaussians) -> Array:
   return gaussians.means[:, 0] > PARKED / 2
 
 
+def shown(gaussians: Gaussians) -> NDArray:
+  """Indices `[K]` of those that are not parked. Host, in numpy: their number is read from values."""
+  return np.flatnonzero(visible(jax.tree.map(np.asarray, gaussians)))
+
+
 def live(gaussians: Gaussians) -> Gaussians:
-  """The set without parked Gaussians. Host, in numpy: the size of the result is read from values."""
-  shown = np.flatnonzero(visible(jax.tree.map(np.asarray, gaussians)))
-  return gaussians if len(shown) == len(gaussians.means) else take(gaussians, shown)
+  """The set without parked Gaussians. Host, as `shown`."""
+  kept = shown(gaussians)
+  return gaussians if len(kept) == len(gaussians.means) else take(gaussians, kept)
 
 
 def padded(gaussians: Gaussians, count: int) -> Gaussians:

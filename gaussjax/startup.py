@@ -45,13 +45,14 @@ def release_programs() -> None:
 
 def versions() -> dict[str, str]:
   """Versions of this package, of those that its figures depend on, and of Python."""
-  found = {}
-  for name in PACKAGES:
-    try:
-      found[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:  # run from a folder of its source
-      found[name] = "not installed"
-  return found | {"python": platform.python_version()}
+  return {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:  # run from a folder of its source
+    return "not installed"
 
 
 def interface_of_xla() -> tuple[int, int]:
@@ -106,7 +107,7 @@ def prepare_jax() -> None:
 
 def our_flags() -> list[str]:
   """What XLA is told unless the user says otherwise."""
-  version = re.match(r"(\d+)\.(\d+)", versions()["jaxlib"])
+  version = re.match(r"(\d+)\.(\d+)", _version("jaxlib"))
   known = version is not None and KNOWN_IN[0] <= tuple(map(int, version.groups())) < KNOWN_IN[1]
   return [WIDE_VECTORS, *([QUICK_LOOPS] if known else [])]
 

@@ -17,6 +17,7 @@ startup.prepare_jax()
 
 import jax  # noqa: E402
 
+from gaussjax.gjx import search  # noqa: E402
 from gaussjax.rendering import renderer, scanlines  # noqa: E402
 
 # Compilation makes the first example slow, and machines differ: no test depends on timing.
@@ -63,6 +64,18 @@ def over_lists(monkeypatch):
   """Every set is drawn over lists, as where there is no native code, small ones too."""
   monkeypatch.setattr(scanlines, "serves", lambda *_: False)
   monkeypatch.setattr(renderer, "DENSE_EVALUATIONS", 0)
+
+
+@pytest.fixture(scope="module")
+def few():
+  """Pictures have at most a Gaussian for each four pixels, small ones too.
+
+  So the photograph at 32 x 24 has 192 for each goal that asks for the most, and one set of programs serves all its
+  files, those of several modules.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(search, "FEW", 0)
+    yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -309,8 +309,12 @@ def read_number(s, g, name, of, u, f=4):
 
 def read_turn(s, g, step):
   q, v = held(g["r8"], 0, 96), level(g, "turn")
-  c = g["bins"] = held((power(step - 128 + 2 * v) * (power(q) - power(-q)) + 2**31) >> 32, 1, 4096)
-  g["turn"] = 0
+  read_angle(s, g, held((power(step - 128 + 2 * v) * (power(q) - power(-q)) + 2**31) >> 32, 1, 4096), 353)
+
+
+def read_angle(s, g, c, models):
+  """Which of `c` angles a Gaussian has; the models of its eighth begin at `models`."""
+  g["bins"], g["turn"] = c, 0
   if c > 1:
     a = g["near"][0][0]["angle"] if g["near"] and g["near"][0][1] else 0
     if c < 8:
@@ -318,7 +322,7 @@ def read_turn(s, g, step):
     else:
       o = 1
       for _ in range(3):
-        o = 2 * o | s.bit(353 + o)
+        o = 2 * o | s.bit(models + o)
       f, e = ((o - 8) * c + 7) // 8, ((o - 7) * c + 7) // 8
       d = f + s.uniform(e - f)
     g["turn"] = (a * c // 65536 + d) % c
@@ -327,6 +331,19 @@ def read_turn(s, g, step):
 
 def render(header, gaussians):
   """`[H, W, C]` in [0, 1], float64."""
+  shapes = []
+  for g in gaussians:
+    minor = 2 * np.log(g["v minor"] / 65536)
+    color = np.array([g[f"v {channel}"] for channel in range(header["channels"])]) / 65536
+    shapes.append((minor + g["v ratio"] / 65536, minor, g["bits"], np.exp(g["v weight"] / 65536), color))
+  return draw(header, header["unit"], gaussians, shapes)
+
+
+def draw(header, unit, gaussians, shapes):
+  """The picture of Gaussians and of their (major, minor scale's logarithm, bits of a place, weight, colour).
+
+  The background is in parts of `unit`.
+  """
   step = 2 ** (header["steps"][0] / 8 - 16)
   height, width, channels = header["height"], header["width"], header["channels"]
   k, c = np.mgrid[:channels, :channels]
@@ -334,16 +351,15 @@ def render(header, gaussians):
   tau = np.exp(-((header["cutoff"] / 1000) ** 2) / 2)
   sums, total = np.zeros((height, width, channels)), np.zeros((height, width, 1))
   row, column = np.mgrid[:height, :width] + 0.5
-  for g in gaussians:
-    minor = 2 * np.log(g["v minor"] / 65536)
-    major, theta = minor + g["v ratio"] / 65536, g["turn"] * np.pi / g["bins"]
+  for g, (major, minor, bits, heavy, color) in zip(gaussians, shapes, strict=True):
+    theta = g["turn"] * np.pi / g["bins"]
     a, b, cos, sin = np.exp(2 * major), np.exp(2 * minor), np.cos(theta), np.sin(theta)
     xx, xy, yy = a * cos**2 + b * sin**2, (a - b) * cos * sin, a * sin**2 + b * cos**2
     stretch = xx * np.exp(-major - minor)
     split = sum(stretch >= 2 ** (2 * i - 1) for i in (1, 2, 3)) - sum(stretch < 2 ** (1 - 2 * i) for i in (1, 2, 3))
-    half = g["bits"] >> 1
-    split = held(int(split), half - g["bits"], half)
-    columns, rows = 2 ** (half - split), 2 ** (g["bits"] - half + split)
+    half = bits >> 1
+    split = held(int(split), half - bits, half)
+    columns, rows = 2 ** (half - split), 2 ** (bits - half + split)
     i, j = divmod(g["part"], rows)
     x = (i + 0.5) / columns
     y = ((j + 0.5) / rows + xy / xx * (x - 0.5)) % 1
@@ -352,10 +368,9 @@ def render(header, gaussians):
     f = (header["floor"] / 1000) ** 2
     conic = np.linalg.inv([[xx + f, xy], [xy, yy + f]])
     q = conic[0, 0] * dx**2 + 2 * conic[0, 1] * dx * dy + conic[1, 1] * dy**2
-    heavy = np.exp(g["v weight"] / 65536)
     w = heavy * (np.maximum(np.exp(-q / 2) - tau, 0) / (1 - tau))[..., None]
-    sums += w * (np.array([g[f"v {channel}"] for channel in range(channels)]) / 65536 @ dct)
+    sums += w * (color @ dct)
     total += w
-  background = np.array(header["background"]) / header["unit"]
+  background = np.array(header["background"]) / unit
   picture = background + sums if header["blend"] else (sums + tau * background) / (total + tau)
   return np.clip(picture, 0, 1)

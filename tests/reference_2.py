@@ -123,49 +123,15 @@ def predict(predictor, near, field):
 
 def read_turn(s, g, turn, eighths):
   q = min(g["ratio"] * eighths + 32768 >> 16, 96)
-  c = g["bins"] = min(max(turn * (fixed(128 + q) - fixed(128 - q)) + 2**31 >> 32, 1), 4096)
-  g["turn"] = 0
-  if c > 1:
-    a = g["near"][0][0]["angle"] if g["near"] and g["near"][0][1] else 0
-    if c < 8:
-      d = s.uniform(c)
-    else:
-      o = 1
-      for _ in range(3):
-        o = 2 * o | s.bit(479 + o)
-      f, e = ((o - 8) * c + 7) // 8, ((o - 7) * c + 7) // 8
-      d = f + s.uniform(e - f)
-    g["turn"] = (a * c // 65536 + d) % c
-  g["angle"] = 65536 * g["turn"] // c
+  c = min(max(turn * (fixed(128 + q) - fixed(128 - q)) + 2**31 >> 32, 1), 4096)
+  reference.read_angle(s, g, c, 479)
 
 
 def render(header, gaussians):
-  """`[H, W, C]` in [0, 1], float64."""
-  position, scale, _, color = (2 ** (code / 8 - 16) for code in header["steps"])
-  height, width, channels = header["height"], header["width"], header["channels"]
-  k, c = np.mgrid[:channels, :channels]
-  dct = np.cos(np.pi * k * (2 * c + 1) / (2 * channels)) * np.sqrt(np.where(k == 0, 1, 2) / channels)
-  tau = np.exp(-((header["cutoff"] / 1000) ** 2) / 2)
-  sums, total = np.zeros((height, width, channels)), np.zeros((height, width, 1))
-  row, column = np.mgrid[:height, :width] + 0.5
+  """`[H, W, C]` in [0, 1], float64. A place has 6 bits, a Gaussian no weight of its own."""
+  _, scale, _, color = (2 ** (code / 8 - 16) for code in header["steps"])
+  shapes = []
   for g in gaussians:
-    major, minor, theta = (g["minor"] + g["ratio"]) * scale, g["minor"] * scale, g["turn"] * np.pi / g["bins"]
-    a, b, cos, sin = np.exp(2 * major), np.exp(2 * minor), np.cos(theta), np.sin(theta)
-    xx, xy, yy = a * cos**2 + b * sin**2, (a - b) * cos * sin, a * sin**2 + b * cos**2
-    stretch = xx * np.exp(-major - minor)
-    split = sum(stretch >= 2 ** (2 * i - 1) for i in (1, 2, 3)) - sum(stretch < 2 ** (1 - 2 * i) for i in (1, 2, 3))
-    rows, columns = 2.0 ** (3 + split), 2.0 ** (3 - split)
-    i, j = divmod(g["part"], rows)
-    x = (i + 0.5) / columns
-    y = ((j + 0.5) / rows + xy / xx * (x - 0.5)) % 1
-    dx = column - ((g["cell"][0] + x) * 8 * position - width / 16)
-    dy = row - ((g["cell"][1] + y) * 8 * position - height / 16)
-    f = (header["floor"] / 1000) ** 2
-    conic = np.linalg.inv([[xx + f, xy], [xy, yy + f]])
-    q = conic[0, 0] * dx**2 + 2 * conic[0, 1] * dx * dy + conic[1, 1] * dy**2
-    w = (np.maximum(np.exp(-q / 2) - tau, 0) / (1 - tau))[..., None]
-    sums += w * (np.array(g["codes"]) * color * 2 ** (g["level"] / 4) @ dct)
-    total += w
-  background = np.array(header["background"]) / 1000
-  picture = background + sums if header["blend"] else (sums + tau * background) / (total + tau)
-  return np.clip(picture, 0, 1)
+    minor, unit = g["minor"] * scale, color * 2 ** (g["level"] / 4)
+    shapes.append((minor + g["ratio"] * scale, minor, 6, 1, np.array(g["codes"]) * unit))
+  return reference.draw(header, 1000, gaussians, shapes)

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 import gaussjax
 from gaussjax import cli, image_io, startup
 from gaussjax.cli import batch, encode, streams
-from gaussjax.gjx import encoding, search
+from gaussjax.gjx import encoding
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 
@@ -28,17 +28,6 @@ def run(folder, *arguments, stdin=b"", **environment):
   there |= {name: value for name, value in environment.items() if value is not None}
   there["PYTHONPATH"] = os.pathsep.join([str(Path(gaussjax.__file__).parent.parent), there.get("PYTHONPATH", "")])
   return subprocess.run(command, input=stdin, capture_output=True, cwd=folder, env=there)
-
-
-@pytest.fixture(scope="module")
-def few():
-  """Pictures have at most a Gaussian for each four pixels, small ones too.
-
-  So the photograph has 192 for each goal that asks for the most, and one set of programs serves all its files.
-  """
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(search, "FEW", 0)
-    yield
 
 
 @pytest.fixture(scope="module")

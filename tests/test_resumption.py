@@ -16,15 +16,10 @@ from gaussjax.gjx import encoding, quantization, search
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 # As in test_cli.py, so that programs are compiled once.
 SMALL, SIZE, COUNT = np.asarray(Image.open(PHOTOGRAPH).resize((32, 24))), 1000, 192
+pytestmark = pytest.mark.usefixtures("few")
 VISUAL = gaussjax.Effort.level(0, "visual")
 GIVEN = scene(COUNT, 24, 32)._replace(log_weights=None)
 GIVEN = GIVEN._replace(means=jnp.clip(GIVEN.means, 0, 24))
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch):
-  """No more Gaussians than a quarter of the pixels, as in test_cli.py."""
-  monkeypatch.setattr(search, "FEW", 0)
 
 
 class InterruptionError(Exception):

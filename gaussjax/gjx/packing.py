@@ -76,7 +76,7 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
   Parked Gaussians (geometry.park) are left out. Raises ValueError for a canvas that the format does not hold,
   numbers beyond what is coded, unknown metadata.
   """
-  shown = np.flatnonzero(geometry.visible(jax.tree.map(np.asarray, gaussians)))
+  shown = geometry.shown(gaussians)
   codes = Codes(*[field[shown] for field in quantization.codes_of(gaussians, steps)])
   parts = _layered(codes, grids.grid(steps), layers)
   header = header_of(geometry.canvas_of(gaussians), gaussians.colors.shape[1])
