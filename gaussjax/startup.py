@@ -11,13 +11,14 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-# XLA uses half of AVX-512's width unless told; the renderer's forward pass takes 1.6 times as long without.
-WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
-# XLA's newer way to compile loops takes half as long again for a whole encoding's programs, which run no faster for
-# it. Known in these versions of jaxlib; XLA ends a process with flags that it does not know.
-QUICK_LOOPS = "--xla_cpu_use_fusion_emitters=false"
-KNOWN_IN = ((0, 10), (0, 13))  # from, to before
-
+# What XLA is told, with the first version of jaxlib that was seen to know it and the first that was not: XLA ends a
+# process with flags that it does not know, so a jaxlib that nobody has tried gets none.
+#   XLA uses half of AVX-512's width unless told; the renderer's forward pass takes 1.6 times as long without.
+#   XLA's newer way to compile loops takes half as long again for a whole encoding's programs, which run no faster.
+FLAGS = (
+  ("--xla_cpu_prefer_vector_width=512", (0, 10), (0, 13)),
+  ("--xla_cpu_use_fusion_emitters=false", (0, 10), (0, 11)),
+)
 
 # Linux gives a process 65,530 mappings of memory unless told, and one that has used them up crashes. A compiled
 # program takes up to forty, and half a megabyte for each: memory runs out before the mappings do. An encoding
@@ -107,9 +108,9 @@ def prepare_jax() -> None:
 
 def our_flags() -> list[str]:
   """What XLA is told unless the user says otherwise."""
-  version = re.match(r"(\d+)\.(\d+)", _version("jaxlib"))
-  known = version is not None and KNOWN_IN[0] <= tuple(map(int, version.groups())) < KNOWN_IN[1]
-  return [WIDE_VECTORS, *([QUICK_LOOPS] if known else [])]
+  found = re.match(r"(\d+)\.(\d+)", _version("jaxlib"))
+  version = tuple(map(int, found.groups())) if found else (0, 0)
+  return [flag for flag, first, after in FLAGS if first <= version < after]
 
 
 def refused_flags() -> str | None:

@@ -384,6 +384,15 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
   assert startup.cache_folder() is None
 
 
+@pytest.mark.parametrize(
+  ("version", "flags"), [("0.10.1", 2), ("0.12.0.1", 1), ("0.13.0", 0), ("1.0", 0), ("?", 0)]
+)
+def test_only_flags_that_were_tried_with_this_jaxlib(version, flags, monkeypatch):
+  """XLA ends the process otherwise."""
+  monkeypatch.setattr("gaussjax.startup._version", lambda package: version)
+  assert len(startup.our_flags()) == flags
+
+
 def test_pipes_are_inputs_and_outputs_and_closed_streams_are_said(folder):
   shell = """
 "$0" -m gaussjax.cli info /dev/fd/3 --json 3<&0 || exit 9
