@@ -11,6 +11,7 @@ experiments/results/NAME.jsonl and draws NAME.png.
 """
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -61,7 +62,7 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them, of one size.")
   flags.DEFINE_list("megapixels", ["0.39"], "Sizes of mosaics.")
-  flags.DEFINE_float("bpp", 0.2, "Bits a pixel.", lower_bound=0.01)
+  flags.DEFINE_list("bpp", ["0.2"], "Bits a pixel.")
   flags.DEFINE_list("efforts", ["4"], "Efforts, 0 to 9.")
   flags.DEFINE_bool("warm", True, "Encode twice: the second time every program is at hand.")
   flags.DEFINE_bool("each", False, "Every picture of the folder by itself, once, instead of mosaics.")
@@ -86,19 +87,19 @@ def main() -> int:
   ):
     with tempfile.TemporaryDirectory() as folder:
       images, size = make(Path(folder))
-      for effort in map(int, FLAGS.efforts):
-        for code in ["", FLAGS.baseline] if FLAGS.baseline else [""]:
-          row = {
-            "size": size,
-            "effort": effort,
-            "bpp": FLAGS.bpp,
-            "cores": FLAGS.cores,
-            "code": code and "baseline",
-            "each": FLAGS.each,
-          }
-          row |= _measured(images, effort, code) | rowfile.origin()
-          rowfile.append(path, row)
-          _print(row)
+      codes = ["", FLAGS.baseline] if FLAGS.baseline else [""]
+      for effort, bpp, code in itertools.product(map(int, FLAGS.efforts), map(float, FLAGS.bpp), codes):
+        row = {
+          "size": size,
+          "effort": effort,
+          "bpp": bpp,
+          "cores": FLAGS.cores,
+          "code": code and "baseline",
+          "each": FLAGS.each,
+        }
+        row |= _measured(images, effort, bpp, code) | rowfile.origin()
+        rowfile.append(path, row)
+        _print(row)
   _draw(rowfile.read(path), path.with_suffix(".png"))
   print(f"{path}, {path.with_suffix('.png')}")
   return 0
@@ -149,9 +150,9 @@ def _mosaic(files: list[Path], megapixels: float, folder: Path) -> Made:
   return [path] * (1 + FLAGS.warm), list(mosaic.shape)
 
 
-def _measured(images: list[Path], effort: int, code: str) -> dict[str, Any]:
+def _measured(images: list[Path], effort: int, bpp: float, code: str) -> dict[str, Any]:
   """What a fresh process finds, with a cache of compiled programs of its own."""
-  options = {"images": list(map(str, images)), "bpp": FLAGS.bpp, "effort": effort}
+  options = {"images": list(map(str, images)), "bpp": bpp, "effort": effort}
   root = Path(code).resolve() if code else Path(__file__).parent.parent
   with tempfile.TemporaryDirectory() as cache:
     environment = os.environ | {"PYTHONPATH": str(root), "XDG_CACHE_HOME": cache}
@@ -194,7 +195,10 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
       axis.barh(place, seconds, left=left, color=f"C{index}", label=stage if place == 0 else None)
       left += seconds
   warm = lambda row: "warm" if len(row["runs"]) > 1 else "cold"
-  names = [f"{row['area'] / 1e6:.2f} MP, effort {row['effort']}, {warm(row)} {row['code']}" for row in last]
+  names = [
+    f"{row['area'] / 1e6:.2f} MP, {row['bpp']:g} bpp, effort {row['effort']}, {warm(row)} {row['code']}"
+    for row in last
+  ]
   axis.set_yticks(range(len(last)), names)
   axis.invert_yaxis()
   axis.set_xlabel("seconds a megapixel")

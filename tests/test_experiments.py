@@ -1,7 +1,10 @@
 """The bodies of stages and benchmarks: what they make of rows and fits, and that the small ones run."""
 
 import itertools
+import json
+import types
 
+import imageio.v3 as iio
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +13,13 @@ import pytest
 import gaussjax
 from experiments import (
   acceptance,
+  benchmark_encode,
   benchmark_own_loop,
   benchmark_render,
   codec_levers,
+  efforts,
   rate_distortion,
+  rowfile,
   runner,
   sweep,
 )
@@ -162,3 +168,46 @@ def test_the_renderers_benchmark_runs(drawn_by):
 def test_the_own_loops_benchmark_runs():
   image = np.random.default_rng(0).uniform(size=(20, 26, 3)).astype(np.float32)
   assert benchmark_own_loop.own_loop(image, 9, 10) > 0 and benchmark_own_loop.fit(image, 9, 10) > 0
+
+
+def test_the_encoders_benchmark_runs(monkeypatch, capsys, tmp_path):
+  """What its child prints, in this process, since another would compile everything again."""
+
+  def measured(images, effort, bpp, code):
+    options = {"images": [str(path) for path in images], "bpp": bpp, "effort": effort}
+    monkeypatch.setattr("sys.argv", ["-c", json.dumps(options)])
+    capsys.readouterr()
+    exec(benchmark_encode.CHILD, {})
+    return json.loads(capsys.readouterr().out)
+
+  given = {"efforts": ["0"], "bpp": ["8"], "baseline": "", "cores": "", "each": True, "name": "x", "warm": True}
+  given |= {"images": str(tmp_path), "results_dir": str(tmp_path)}
+  monkeypatch.setattr(benchmark_encode, "FLAGS", types.SimpleNamespace(**given))
+  monkeypatch.setattr(benchmark_encode, "_measured", measured)
+  for name in "ab":
+    iio.imwrite(tmp_path / f"{name}.png", np.random.default_rng(ord(name)).integers(0, 255, (24, 31, 3), np.uint8))
+  assert benchmark_encode.main() == 0 and (tmp_path / "x.png").is_file()
+  [row] = rowfile.read(tmp_path / "x.jsonl")
+  assert [len(run["stages"]) for run in row["runs"]] == [5, 5] and row["peak_bytes"] > 1e6
+
+
+def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
+  run = lambda size, psnr, seconds: {"bytes": size, "psnr": psnr, "seconds": seconds}
+  for effort, share in ((4, 1.0), (6, 0.9)):
+    for bpp in (0.1, 0.2, 0.4):
+      runs = [run(1e5 * bpp * share * image, 20 + 40 * bpp, effort + image) for image in (1, 2, 3)]
+      row = {
+        "each": True,
+        "code": "",
+        "size": [100, 80, 3],
+        "effort": effort,
+        "bpp": bpp,
+        "cores": "",
+        "runs": runs,
+      }
+      rowfile.append(tmp_path / "x.jsonl", row)
+  table = efforts.compared(rowfile.read(tmp_path / "x.jsonl"), 4)
+  assert [line[0] for line in table] == [4, 6] and [line[1] for line in table] == pytest.approx([0, -10])
+  assert table[1][2:] == pytest.approx((24, 28, 36, 8.5, 8.5, 8.5))  # the first run is cold
+  efforts.draw(table, 3, tmp_path / "x.png")
+  assert (tmp_path / "x.png").is_file()
