@@ -471,6 +471,22 @@ EFFORT = encoding.Effort(1, 1, quantizer=plain)
 PLAIN = scene(12, log_scale=(1.5, 0.4), seed=3)._replace(log_weights=None)
 
 
+def test_steps_that_a_part_of_a_set_lets_guess_are_those_of_the_whole(monkeypatch):
+  given = scene(96, log_scale=(0.5, 0.6), seed=4)._replace(log_weights=None)
+  work = encoding.Work(np.zeros((24, 31, 3), np.float32), EFFORT, 1, {}, lambda *at: None)
+  balanced = encoding.Steps(100, 90, 150, 95, 128)
+  found = lambda most: encoding.steps_within(work, given, balanced, most)
+  whole = [found(most) for most in (300, 350, 400)]
+  monkeypatch.setattr(encoding, "SAMPLE", 32)
+  monkeypatch.setattr(encoding, "STRETCH", 8)
+  sizes, pack = [], encoding.file
+  monkeypatch.setattr(
+    encoding, "file", lambda work, part, steps: sizes.append(len(part.means)) or pack(work, part, steps)
+  )
+  assert [found(most) for most in (300, 350, 400)] == whole and len(set(whole)) == 3
+  assert set(sizes) == {32, 96}
+
+
 @pytest.mark.parametrize("parameterize", [geometry.to_euler, geometry.to_cholesky])
 def test_a_set_becomes_a_file_that_looks_like_it(parameterize):
   given = PLAIN._replace(means=jnp.clip(PLAIN.means, 0, 24), shape=parameterize(PLAIN.shape))
