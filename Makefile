@@ -46,7 +46,7 @@ results-quick: $(VENV)/.installed
 
 docs: $(VENV)/.docs
 	$(BIN)/codespell README.md BUILD_NOTES.md CHANGELOG.md docs gaussjax experiments tests \
-	  --skip '*.jsonl,*.ipynb,*.so,*.png,*.jpg,*.lock' --ignore-words-list ans
+	  --skip '*.jsonl,*.ipynb,*.so,*.png,*.jpg,*.gjx,*.npz,*.lock' --ignore-words-list ans
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 	@echo 'the site: out/docs/index.html'
 
