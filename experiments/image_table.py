@@ -1,6 +1,8 @@
 """Prints the table "Image by image" of docs/results.md from the rows, to be put there when those are new.
 
 python -m experiments.image_table
+
+It also draws the mean curves of the codecs in it, kodak_means.png in experiments/results.
 """
 
 import statistics
@@ -16,8 +18,7 @@ def lines(*, first: bool = False) -> list[list[str]]:
   """The cells of a line for each image, and of the means; by the last row of each thing, or the first ever."""
   order = (lambda rows: rows[::-1]) if first else (lambda rows: rows)
   fits = rowfile.latest(rowfile.read(rowfile.RESULTS / "kodak.jsonl"), ("image", "setting"))
-  there = [row for row in rowfile.read(rate_distortion.KODAK) if rate_report.tune(row) == rate_report.TUNE]
-  files = rowfile.latest(order(there), ("image", "codec", "setting", "effort"))
+  files = rowfile.latest(order(rows_of_files()), ("image", "codec", "setting", "effort"))
   table = list[list[float]]()
   images = sorted({row["image"] for row in fits})
   for image in images:
@@ -39,10 +40,35 @@ def lines(*, first: bool = False) -> list[list[str]]:
   return [[name, *written(row)] for name, row in zip(names, table, strict=True)]
 
 
+def rows_of_files() -> list[rowfile.Row]:
+  """Those of files tuned for PSNR, oldest first."""
+  return [row for row in rowfile.read(rate_distortion.KODAK) if rate_report.tune(row) == rate_report.TUNE]
+
+
+def mean_curves() -> dict[str, list[tuple[float, float]]]:
+  """(bpp, dB) of each codec: means over images of each setting that all have."""
+  mine = lambda row: row["codec"] == rate_distortion.OURS
+  kept = [row for row in rows_of_files() if not mine(row) or row["effort"] == EFFORT]
+  last = rowfile.latest(kept, ("image", "codec", "setting", "effort"))
+  count = len({row["image"] for row in last})
+  found = {}
+  for codec in (rate_distortion.OURS, *OTHERS):
+    groups = rate_report.by_setting([row for row in last if row["codec"] == codec])
+    usual = lambda group: not mine(group[0]) or group[0]["setting"] in rate_distortion.BPP
+    whole = [group for group in groups if len(group) == count and usual(group)]
+    found[codec] = [(point["bpp"], point["psnr"]) for group in whole for point in rate_report.means(group)]
+  return found
+
+
 def main() -> int:
-  """Prints it."""
+  """Prints and draws."""
+  from gaussjax import report
+
   for cells in lines():
     print(f"| {' | '.join(cells)} |")
+  drawn = rowfile.RESULTS / "kodak_means.png"
+  report.write_rates(drawn, {"PSNR (dB)": mean_curves()})
+  print(drawn)
   return 0
 
 

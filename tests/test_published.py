@@ -121,6 +121,9 @@ def test_the_table_of_files(files):
   )
   same(words(line(RESULTS, "bpp, mean of 24 photographs")), list(bpp.values()))
   same(words(line(RESULTS, "dB")), list(by_rate.values()))
+  drawn = image_table.mean_curves()
+  assert [psnr for _, psnr in drawn["gaussjax"]] == pytest.approx(list(by_rate.values()))
+  assert set(drawn) == {"gaussjax", *image_table.OTHERS} and all(len(curve) > 4 for curve in drawn.values())
   same(words(line(README, "files at 0.12 / 0.3 / 0.6 bits a pixel")), [by_rate[rate] for rate in (0.12, 0.3, 0.6)])
 
 
