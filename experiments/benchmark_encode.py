@@ -62,7 +62,7 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them, of one size.")
   flags.DEFINE_list("megapixels", ["0.39"], "Sizes of mosaics.")
-  flags.DEFINE_list("bpp", ["0.2"], "Bits a pixel.")
+  flags.DEFINE_multi_float("bpp", [0.2], "Bits a pixel; give it once for each rate.", lower_bound=0.01)
   flags.DEFINE_list("efforts", ["4"], "Efforts, 0 to 9.")
   flags.DEFINE_bool("warm", True, "Encode twice: the second time every program is at hand.")
   flags.DEFINE_bool("each", False, "Every picture of the folder by itself, once, instead of mosaics.")
@@ -88,7 +88,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
       images, size = make(Path(folder))
       codes = ["", FLAGS.baseline] if FLAGS.baseline else [""]
-      for effort, bpp, code in itertools.product(map(int, FLAGS.efforts), map(float, FLAGS.bpp), codes):
+      for effort, bpp, code in itertools.product(map(int, FLAGS.efforts), FLAGS.bpp, codes):
         row = {
           "size": size,
           "effort": effort,

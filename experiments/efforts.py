@@ -1,12 +1,13 @@
 """What each effort brings: seconds, and bytes at equal PSNR against the default, image by image.
 
-  python -m experiments.benchmark_encode --images=DIR --each --efforts=0,1,2,3,4,5,6,7,8,9 --bpp=0.1,0.2,0.4 \\
-    --name=efforts
+  python -m experiments.benchmark_encode --images=DIR --each --efforts=0,1,2,3,4,5,6,7,8,9 \\
+    --bpp=0.1 --bpp=0.2 --bpp=0.4 --name=efforts
   python -m experiments.efforts
 
 prints the table of the rows that the first command made, and draws NAME_levels.png.
 """
 
+import math
 import statistics
 from pathlib import Path
 
@@ -39,20 +40,22 @@ def runs(rows: list[rowfile.Row]) -> Runs:
   return found
 
 
-def compared(rows: list[rowfile.Row], default: int) -> list[tuple]:
-  """(effort, bytes in percent against the default's, then dB and warm seconds at each rate) of each effort."""
-  found = runs(rows)
-  rates = sorted({bpp for _, bpp in found})
-  efforts = sorted({effort for effort, _ in found})
-  whole = [effort for effort in efforts if all((effort, bpp) in found for bpp in rates)]
+def compared(found: Runs, rates: list[float], default: int) -> list[tuple]:
+  """(effort, bytes in percent against the default's, then dB and warm seconds at each rate) of each effort.
+
+  Of those that have all the rates. Raises ValueError for fewer than two rates, and if the default has not all.
+  """
+  whole = [e for e in sorted({effort for effort, _ in found}) if all((e, bpp) in found for bpp in rates)]
+  if len(rates) < 2 or default not in whole:
+    raise ValueError(f"got rows of the rates {rates}, expected two at least, and effort {default} at each of them")
   curve = lambda effort, image: [(run["bpp"], run["psnr"]) for run in (found[effort, b][image] for b in rates)]
   table = []
   for effort in whole:
     images = range(len(found[effort, rates[0]]))
-    saved = [curves.bd_rate(curve(effort, image), curve(default, image)) or 0.0 for image in images]
+    saved = [curves.bd_rate(curve(effort, image), curve(default, image)) for image in images]
     means = [statistics.mean(run["psnr"] for run in found[effort, bpp]) for bpp in rates]
     warm = [statistics.median(run["seconds"] for run in found[effort, bpp] if run["warm"]) for bpp in rates]
-    table.append((effort, statistics.mean(saved), *means, *warm))
+    table.append((effort, statistics.mean(math.nan if rate is None else rate for rate in saved), *means, *warm))
   return table
 
 
@@ -62,11 +65,9 @@ def main() -> int:
   from gaussjax.gjx import encoding
 
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
-  rows = rowfile.read(path)
-  if not any(row["each"] and row["effort"] == encoding.DEFAULT_EFFORT for row in rows):
-    raise ValueError(f"got {path} without rows of effort {encoding.DEFAULT_EFFORT}, expected those of --each")
-  rates = sorted({bpp for _, bpp in runs(rows)})
-  table = compared(rows, encoding.DEFAULT_EFFORT)
+  found = runs(rowfile.read(path))
+  rates = sorted({bpp for _, bpp in found})
+  table = compared(found, rates, encoding.DEFAULT_EFFORT)
   head = ("effort", "bytes, %", *(f"dB at {rate:g}" for rate in rates), *(f"s at {rate:g}" for rate in rates))
   figures = lambda row: [f"{x:.2f}" for x in row[2:]]
   print(report.table([(str(row[0]), f"{row[1]:+.1f}", *figures(row)) for row in table], head))
@@ -77,19 +78,14 @@ def main() -> int:
 
 
 def draw(table: list[tuple], rates: int, path: Path) -> None:
-  """Bytes at equal PSNR over seconds."""
-  from matplotlib import pyplot
+  """Bytes at equal PSNR over seconds, a point for each effort."""
+  from gaussjax import report
 
-  figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
-  seconds = [statistics.mean(row[2 + rates :]) for row in table]
-  axis.plot(seconds, [row[1] for row in table], "o-")
-  for at, row in zip(seconds, table, strict=True):
-    axis.annotate(str(row[0]), (at, row[1]), textcoords="offset points", xytext=(5, 4))
-  axis.set_xscale("log")
-  axis.set_xlabel("seconds an encoding")
-  axis.set_ylabel("bytes at equal PSNR against the default effort, %")
-  figure.savefig(path, dpi=150)
-  pyplot.close(figure)
+  points = {f"effort {row[0]}": [(statistics.mean(row[2 + rates :]), row[1])] for row in table}
+  seconds = [at for [(at, _)] in points.values()]
+  metric = "bytes against the default, %"
+  limits = min(seconds) / 1.5, max(seconds) * 1.5
+  report.write_rates(path, {metric: points}, x="seconds an encoding", limits=limits, log_x=True)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,13 @@ EFFORT = 4
 
 def lines(*, first: bool = False) -> list[list[str]]:
   """The cells of a line for each image, and of the means; by the last row of each thing, or the first ever."""
-  order = (lambda rows: rows[::-1]) if first else (lambda rows: rows)
   fits = rowfile.latest(rowfile.read(rowfile.RESULTS / "kodak.jsonl"), ("image", "setting"))
-  files = rowfile.latest(order(rows_of_files()), ("image", "codec", "setting", "effort"))
+  files = rows_of_files(first=first)
   table = list[list[float]]()
   images = sorted({row["image"] for row in fits})
   for image in images:
     of = lambda codec: [row for row in files if row["image"] == image and row["codec"] == codec]  # noqa: B023
-    mine = [row for row in of(rate_distortion.OURS) if row["effort"] == EFFORT]
-    kept = {row["setting"]: row for row in mine if row["setting"] in rate_distortion.BPP}
+    kept = {row["setting"]: row for row in of(rate_distortion.OURS)}
     points = lambda rows: [(row["bpp"], row["psnr"]) for row in rows]
     psnr = [
       row["psnr"]
@@ -40,23 +38,30 @@ def lines(*, first: bool = False) -> list[list[str]]:
   return [[name, *written(row)] for name, row in zip(names, table, strict=True)]
 
 
-def rows_of_files() -> list[rowfile.Row]:
-  """Those of files tuned for PSNR, oldest first."""
-  return [row for row in rowfile.read(rate_distortion.KODAK) if rate_report.tune(row) == rate_report.TUNE]
+def rows_of_files(*, first: bool = False) -> list[rowfile.Row]:
+  """Of the 24 photographs' files the last row of each, or the first ever; ours tuned for PSNR, at the usual rates.
+
+  Others' later rows, which have a tune, are of other settings, and of few photographs.
+  """
+
+  def counts(row: rowfile.Row) -> bool:
+    if row["codec"] != rate_distortion.OURS:
+      return "tune" not in row
+    tuned = rate_report.tune(row) == rate_report.TUNE
+    return tuned and row["effort"] == EFFORT and row["setting"] in rate_distortion.BPP
+
+  kept = [row for row in rowfile.read(rate_distortion.KODAK) if counts(row)]
+  return rowfile.latest(kept[::-1] if first else kept, ("image", "codec", "setting"))
 
 
 def mean_curves() -> dict[str, list[tuple[float, float]]]:
   """(bpp, dB) of each codec: means over images of each setting that all have."""
-  mine = lambda row: row["codec"] == rate_distortion.OURS
-  kept = [row for row in rows_of_files() if not mine(row) or row["effort"] == EFFORT]
-  last = rowfile.latest(kept, ("image", "codec", "setting", "effort"))
-  count = len({row["image"] for row in last})
-  found = {}
+  files, found = rows_of_files(), {}
+  count = len({row["image"] for row in files})
   for codec in (rate_distortion.OURS, *OTHERS):
-    groups = rate_report.by_setting([row for row in last if row["codec"] == codec])
-    usual = lambda group: not mine(group[0]) or group[0]["setting"] in rate_distortion.BPP
-    whole = [group for group in groups if len(group) == count and usual(group)]
-    found[codec] = [(point["bpp"], point["psnr"]) for group in whole for point in rate_report.means(group)]
+    of = [row for row in files if row["codec"] == codec]
+    whole = [row for group in rate_report.by_setting(of) if len(group) == count for row in group]
+    found[codec] = [(point["bpp"], point["psnr"]) for point in rate_report.means(whole)]
   return found
 
 

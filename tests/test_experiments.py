@@ -180,7 +180,7 @@ def test_the_encoders_benchmark_runs(monkeypatch, capsys, tmp_path):
     exec(benchmark_encode.CHILD, {})
     return json.loads(capsys.readouterr().out)
 
-  given = {"efforts": ["0"], "bpp": ["8"], "baseline": "", "cores": "", "each": True, "name": "x", "warm": True}
+  given = {"efforts": ["0"], "bpp": [8.0], "baseline": "", "cores": "", "each": True, "name": "x", "warm": True}
   given |= {"images": str(tmp_path), "results_dir": str(tmp_path)}
   monkeypatch.setattr(benchmark_encode, "FLAGS", types.SimpleNamespace(**given))
   monkeypatch.setattr(benchmark_encode, "_measured", measured)
@@ -206,8 +206,12 @@ def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
         "runs": runs,
       }
       rowfile.append(tmp_path / "x.jsonl", row)
-  table = efforts.compared(rowfile.read(tmp_path / "x.jsonl"), 4)
+  found = efforts.runs(rowfile.read(tmp_path / "x.jsonl"))
+  table = efforts.compared(found, [0.1, 0.2, 0.4], 4)
   assert [line[0] for line in table] == [4, 6] and [line[1] for line in table] == pytest.approx([0, -10])
   assert table[1][2:] == pytest.approx((24, 28, 36, 8.5, 8.5, 8.5))  # the first run is cold
+  for rates, default in (([0.1], 4), ([0.1, 0.2], 5)):
+    with pytest.raises(ValueError, match="expected two at least"):
+      efforts.compared(found, rates, default)
   efforts.draw(table, 3, tmp_path / "x.png")
   assert (tmp_path / "x.png").is_file()

@@ -15,7 +15,6 @@ from experiments import (
   image_table,
   published,
   rate_distortion,
-  rate_report,
   results_quick,
   rowfile,
   runner,
@@ -71,12 +70,7 @@ def columns():
 
 @pytest.fixture(scope="module")
 def files():
-  """Rows of files of the 24 photographs, ours at the rates of the curves; others' later rows have a tune."""
-  ours = lambda row: row["codec"] == rate_distortion.OURS
-  rows = [row for row in rowfile.read(rate_distortion.KODAK) if ours(row) or "tune" not in row]
-  kept = [row for row in rows if rate_report.tune(row) == rate_report.TUNE and row["effort"] in (4, None)]
-  last = rowfile.latest(kept, ("image", "codec", "setting", "effort"))
-  return [row for row in last if not ours(row) or row["setting"] in rate_distortion.BPP]
+  return image_table.rows_of_files()
 
 
 def test_the_table_of_fits(columns):
