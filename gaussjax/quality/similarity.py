@@ -82,8 +82,10 @@ window_means.defvjp(lambda channels, images: (window_means(channels, images), No
 def halved(image: Array) -> Array:
   """Means of 2 x 2 pixels; an odd last row or column is left out."""
   height, width = image.shape[0] // 2, image.shape[1] // 2
-  cells = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
-  return jnp.mean(cells, axis=(1, 3))
+  # Rows first: a mean over both axes at once is no vector's work (a step of `losses.visual` 48 ms, 104 with that).
+  rows = image[: 2 * height, : 2 * width].reshape(height, 2, -1)
+  pairs = (rows[:, 0] + rows[:, 1]).reshape(height, width, 2, -1)
+  return 0.25 * (pairs[:, :, 0] + pairs[:, :, 1])
 
 
 def _check_size(image: Array, least: int, name: str) -> None:
