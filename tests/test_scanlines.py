@@ -14,6 +14,7 @@ import numpy as np
 import oracle
 import pytest
 from scenes import LINEAR_BLENDS, densely, draw_densely, scene
+from scipy import ndimage
 
 import gaussjax
 from gaussjax import geometry, startup
@@ -116,6 +117,26 @@ def test_what_removal_costs(channels):
   found, expected = (np.asarray(cost(rasterizer)) for rasterizer in (by_scanlines, densely))
   assert ((found == -np.inf) == (expected == -np.inf)).all() and (expected == -np.inf).any()
   np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected[expected > -np.inf]).max())
+
+
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize("size", [(70, 101, 3), (161, 130, 1), (3, 16, 4)])
+def test_the_blurs_that_gain_most(size):
+  rng, scales = np.random.default_rng(0), np.array([0.7, 1.9, 4.1, 9.0, 21.0], np.float32)
+  residual = (rng.normal(size=size) + rng.normal(size=(1, size[1], 1))).astype(np.float32)  # has no favourite scale
+  by_scale = np.stack([ndimage.gaussian_filter(residual, (scale, scale, 0), mode="constant") for scale in scales])
+  gains = 4 * np.pi * scales[:, None, None] ** 2 * np.sum(by_scale**2, axis=-1)
+  for several in ([0, 1], [2], [3], [4], [0, 1, 2, 3, 4]):
+    found = jax.jit(density.best_blurs)(jnp.asarray(residual), jnp.asarray(scales[several]))
+    gain, which, blurred = map(np.asarray, found)
+    most = gains[several].max(axis=0)
+    np.testing.assert_allclose(gain, most, atol=0.02 * most.max())
+    expected = np.take_along_axis(by_scale[several], which[None, ..., None], 0)[0]
+    np.testing.assert_allclose(blurred, expected, atol=0.01 * np.abs(expected).max())
+    assert np.mean(which == gains[several].argmax(axis=0)) > 0.98
+  assert scanlines.best_blurs(jnp.zeros((9, scanlines.LANES - 1, 1)), jnp.ones(1)) is None
+  broken = jax.jit(density.best_blurs)(jnp.full(size, jnp.nan), jnp.asarray(scales))
+  assert not np.any(broken[1]) and not np.any(broken[2]) and np.all(broken[0] == -np.inf)
 
 
 def test_it_is_what_draws_where_it_serves():

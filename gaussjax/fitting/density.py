@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import scipy.fft
 
 from gaussjax import geometry
-from gaussjax.rendering import blends, kernel
+from gaussjax.rendering import blends, kernel, scanlines
 from gaussjax.types import Array, Euler, Gaussians
 
 # Sizes of new Gaussians, standard deviations in units of the spacing sqrt(W H / N): the residual picks one of them.
@@ -107,8 +107,14 @@ Blurs = tuple[
 def best_blurs(residual: Array, scales: Array) -> Blurs:
   """For each pixel the one of the `scales` `[S]`, in pixels, whose Gaussian there takes most from `residual`.
 
-  A large picture goes band by band, which see BAND_MARGIN rows of each other.
+  In native code where that serves, else by Fourier transforms: a large picture band by band, which see BAND_MARGIN
+  rows of each other.
   """
+  made = scanlines.best_blurs(residual, scales)
+  return _by_transforms(residual, scales) if made is None else made
+
+
+def _by_transforms(residual: Array, scales: Array) -> Blurs:
   height, width, channels = residual.shape
   bands = -(-height * width // BAND_PIXELS)
   if bands == 1:

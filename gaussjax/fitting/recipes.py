@@ -304,7 +304,7 @@ def _measured(loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, 
 
   def visit(on: kernel.Rasterizer, seen: Array, first: Array) -> tuple[Array, ...]:
     new = jnp.arange(len(seen)) >= first
-    drawn, weights, pixels = blends.picture(params, on), blends.coverage(on), target.shape[0] * target.shape[1]
+    (drawn, weights), pixels = blends.with_coverage(params, on), target.shape[0] * target.shape[1]
     error = jnp.mean(jnp.square(jnp.clip(drawn, 0, 1) - seen), axis=-1)
     covered = jnp.sum(weights > guards.COVERED, axis=1)
     share = len(seen) / target.shape[0]

@@ -40,7 +40,11 @@ def _weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) 
 
   So a pixel that nothing reaches has the background's colour and a finite gradient.
   """
-  sums = rasterizer.splat(_averaged(rasterizer, colors))
+  return _average(rasterizer, rasterizer.splat(_averaged(rasterizer, colors)), background)
+
+
+def _average(rasterizer: Rasterizer, sums: Array, background: Array) -> Array:
+  """The picture of the sums of what is `_averaged`."""
   return (sums[..., :-1] + rasterizer.tail * background) / (sums[..., -1:] + rasterizer.tail)
 
 
@@ -96,6 +100,15 @@ def mean_square(gaussians: Gaussians, on: Rasterizer, target: Array, first: Arra
 def counted(drawn: Array, target: Array, first: Array | int) -> Array:
   """`drawn` `[H, W, C]`, but the `target` before row `first`: what is 0 where both are alike counts from there."""
   return jnp.where((jnp.arange(len(target)) >= first)[:, None, None], drawn, target)
+
+
+def with_coverage(gaussians: Gaussians, on: Rasterizer) -> tuple[Array, Array]:
+  """(`picture`, `coverage`); of the weighted average both are in the same sums."""
+  canvas = canvas_of(gaussians)
+  if canvas.blend is not weighted_average:
+    return picture(gaussians, on), coverage(on)
+  sums = on.splat(_averaged(on, gaussians.colors))
+  return _average(on, sums, canvas.background), sums[..., -1]
 
 
 def coverage(rasterizer: Rasterizer) -> Array:

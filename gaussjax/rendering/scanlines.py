@@ -33,7 +33,7 @@ def _native() -> ModuleType | None:
     built_for = native.API_MAJOR, native.API_MINOR
     if built_for > startup.interface_of_xla():
       return None
-    for name in ("splat", "squares", "splat_gradient", "removal"):
+    for name in ("splat", "squares", "splat_gradient", "removal", "best_blurs"):
       jax.ffi.register_ffi_target(f"gaussjax_{name}", getattr(native, name), platform="cpu")
   except Exception:  # of whatever kind, it costs only speed
     return None
@@ -60,7 +60,9 @@ def _layout(array: Array | jax.ShapeDtypeStruct) -> tuple[int, ...]:
   return (0, 2, 1) if len(array.shape) == 3 else tuple(range(len(array.shape)))
 
 
-def _call(name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, tau: float) -> tuple[Array, ...]:
+def _call(
+  name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, **attributes: np.float32
+) -> tuple[Array, ...]:
   """A call of native code."""
   _native()
   called = jax.ffi.ffi_call(
@@ -70,7 +72,7 @@ def _call(name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, 
     output_layouts=[_layout(result) for result in results],
     vmap_method="sequential",
   )
-  return varying_like(tuple(called(*arrays, tau=np.float32(tau), lanes=np.int32(LANES))), arrays)
+  return varying_like(tuple(called(*arrays, lanes=np.int32(LANES), **attributes)), arrays)
 
 
 def _like(*arrays: Array) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -85,7 +87,7 @@ def splat(geometry: Geometry, values: Array, height: int, width: int, tau: float
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _splat(geometry: Geometry, values: Array, height: int, width: int, tau: float) -> Array:
   drawn = jax.ShapeDtypeStruct((height, width, values.shape[1]), values.dtype)
-  return _call("splat", (drawn,), geometry.means, geometry.whitening, values, tau=tau)[0]
+  return _call("splat", (drawn,), geometry.means, geometry.whitening, values, tau=np.float32(tau))[0]
 
 
 def _splat_forward(geometry: Geometry, values: Array, height: int, width: int, tau: float):
@@ -95,7 +97,7 @@ def _splat_forward(geometry: Geometry, values: Array, height: int, width: int, t
 def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: Array):
   geometry, values = residuals
   arrays = geometry.means, geometry.whitening, values
-  d_means, d_whitening, d_values = _call("splat_gradient", _like(*arrays), *arrays, cotangent, tau=tau)
+  d_means, d_whitening, d_values = _call("splat_gradient", _like(*arrays), *arrays, cotangent, tau=np.float32(tau))
   return Geometry(d_means, d_whitening, jnp.zeros_like(geometry.log_weights)), d_values
 
 
@@ -115,7 +117,7 @@ def _squares_forward(geometry: Geometry, values: Array, background: Array, targe
   each_band = jax.ShapeDtypeStruct((-(-height // BAND_ROWS), 1 + channels), target.dtype)
   by_sums = jax.ShapeDtypeStruct((height, width, 1 + channels), target.dtype)
   arrays = geometry.means, geometry.whitening, values, background, target, first
-  each, cotangent = _call("squares", (each_band, by_sums), *arrays, tau=tau)
+  each, cotangent = _call("squares", (each_band, by_sums), *arrays, tau=np.float32(tau))
   found = jnp.sum(each, axis=0)
   return found[0], (geometry, values, found[1:], cotangent, target)
 
@@ -131,6 +133,20 @@ def _squares_backward(tau: float, residuals, cotangent: Array):
 _squares.defvjp(_squares_forward, _squares_backward)
 
 
+def best_blurs(residual: Array, scales: Array) -> tuple[Array, Array, Array] | None:
+  """`density.best_blurs` where this code serves, None elsewhere and for less than LANES pixels in a row.
+
+  Scales of more than 4 pixels are made at half, a quarter, ... of the size, within 1% of the largest value.
+  """
+  height, width, channels = residual.shape
+  if width < LANES or not serves(residual.dtype, False):
+    return None
+  like = lambda *shape: jax.ShapeDtypeStruct(shape, residual.dtype)
+  results = like(height, width), jax.ShapeDtypeStruct((height, width), jnp.int32), like(height, width, channels)
+  gain, which, blurred = _call("best_blurs", results, residual, scales)
+  return gain, which, blurred
+
+
 def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> kernel.Rasterizer:
   """The rasterizer of scan lines."""
   geometry = geometry._replace(log_weights=jnp.asarray(geometry.log_weights))
@@ -140,7 +156,7 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
     arrays = geometry.means, geometry.whitening, colors, jnp.exp(geometry.log_weights), total, drawn, target
-    cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=tau)
+    cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=np.float32(tau))
     return cost, seen
 
   def squares(values: Array, background: Array, target: Array, first: Array) -> Array:

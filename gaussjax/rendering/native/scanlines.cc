@@ -64,6 +64,9 @@ struct Kernels {
   void (*remove[kMostValues])(const Placed&, const float*, float, const Scene&, const Image&, const Image&,
                               const Image&, int, float*, float*);
   double (*square)(float*, int64_t, const float*, const float*, int, const Scene&, double*);
+  void (*blur_rows)(const float*, int64_t, int, int, int, const float*, int, float*);
+  void (*blur_columns)(const float*, int, const float*, int, float*);
+  void (*keep_better)(const float*, int64_t, int, int, float, int32_t, float*, int32_t*, float*);
 };
 
 namespace plain {
@@ -318,6 +321,160 @@ ffi::Error Removal(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbe
   return ffi::Error::Success();
 }
 
+// A picture at its own size, or at smaller ones: [H][C][W], outside of which all is 0.
+struct Planes {
+  int height, width, channels;
+  const float* data;
+  std::vector<float> own;
+
+  Planes(int height, int width, int channels) : height(height), width(width), channels(channels) {
+    own.resize(static_cast<int64_t>(height) * width * channels), data = own.data();
+  }
+  Planes(const Numbers& image)
+      : height(image.dimensions()[0]), width(image.dimensions()[1]), channels(image.dimensions()[2]), data(image.typed_data()) {}
+  int64_t Apart() const { return static_cast<int64_t>(width) * channels; }
+  const float* Row(int y, int c) const { return data + y * Apart() + c * static_cast<int64_t>(width); }
+};
+
+// Pixels weighed 1, 3, 3, 1 either way: a mean of two would let what is nearly as fine as pixels pass for coarse. There
+// is a small pixel more on each side, for what a picture's edge gives beyond it.
+void Halve(ffi::ThreadPool& pool, const Planes& from, Planes& to) {
+  Share(pool, to.height, [&](int64_t y) {
+    thread_local std::vector<float> row;  // the sum of four rows, with zeros on either side
+    for (int c = 0; c < to.channels; ++c) {
+      row.assign(from.width + 7, 0.f);
+      for (int k = -1; k < 3; ++k) {
+        const int64_t of = 2 * (y - 1) + k;
+        if (of < 0 || of >= from.height) continue;
+        const float* one = from.Row(of, c);
+        const float weight = (k == 0 || k == 1 ? 3.f : 1.f) / 64;
+        for (int x = 0; x < from.width; ++x) row[x + 3] += weight * one[x];
+      }
+      float* out = to.own.data() + y * to.Apart() + c * static_cast<int64_t>(to.width);
+      for (int x = 0; x < to.width; ++x) {
+        const float* at = row.data() + 2 * x;
+        out[x] = at[0] + 3 * (at[1] + at[2]) + at[3];
+      }
+    }
+  });
+}
+
+// A Gaussian's weights at whole distances, out to where they are 1/3000 of the first.
+std::vector<float> Taps(float scale) {
+  std::vector<float> taps(1 + static_cast<int>(std::ceil(4 * scale)));
+  double sum = 0;
+  for (size_t k = 0; k < taps.size(); ++k) sum += (k ? 2 : 1) * (taps[k] = std::exp(-0.5 * k * k / (scale * scale)));
+  for (float& tap : taps) tap /= sum;
+  return taps;
+}
+
+// One of the scales: of which size it is made, and from there on by which weights.
+struct Blurring {
+  int level = 0;
+  float norm;  // times the square of what is blurred is what a Gaussian there gains
+  std::vector<float> taps;
+  std::vector<float> made;  // [h][C][w] at the level, where that is not the picture's own
+};
+
+// A row of all channels, blurred: `plane` floats apart in `out`.
+void BlurRow(const Kernels& kernels, const Planes& image, const std::vector<float>& taps, int y, float* out, int64_t plane) {
+  const int radius = taps.size() - 1;
+  thread_local std::vector<float> between;  // the rows' sum, with zeros on either side
+  for (int c = 0; c < image.channels; ++c) {
+    between.assign(image.width + 2 * radius + kPadding, 0.f);
+    kernels.blur_rows(image.Row(y, c), image.Apart(), y, image.height - 1 - y, image.width, taps.data(), radius,
+                      between.data() + radius);
+    kernels.blur_columns(between.data() + radius, image.width, taps.data(), radius, out + c * plane);
+  }
+}
+
+// A row of the picture between the four nearest pixels of what was made at a smaller size.
+void Enlarge(const Planes& small, const float* made, int level, int y, int width, float* out, int64_t plane) {
+  const float by = std::ldexp(1.f, -level), before = 1.5f - 2 * by;  // `before`: the small pixels on each side
+  const auto place = [by, before](int at, float* rest) {
+    const float to = (at + 0.5f) * by + before;
+    const int first = static_cast<int>(to);
+    *rest = to - first;
+    return first;
+  };
+  float down, right;
+  const int above = place(y, &down);
+  thread_local std::vector<float> row;
+  row.resize(small.width);
+  for (int c = 0; c < small.channels; ++c) {
+    const float* upper = made + above * small.Apart() + c * static_cast<int64_t>(small.width);
+    const float* lower = upper + small.Apart();
+    for (int x = 0; x < small.width; ++x) row[x] = upper[x] + down * (lower[x] - upper[x]);
+    for (int x = 0; x < width; ++x) {
+      const int left = place(x, &right);
+      out[c * plane + x] = row[left] + right * (row[left + 1] - row[left]);
+    }
+  }
+}
+
+// For each pixel the one of the scales whose Gaussian there takes most from the residual, see density.births: what it
+// gains [H, W], its index [H, W], and the residual blurred by it [H, W, C]. Scales of more than kWidest pixels are
+// made at a smaller size, so that each pixel costs about as much whatever they are.
+constexpr float kWidest = 4;
+constexpr int kSmallest = 64;  // pixels a side below which a picture is not made smaller
+
+ffi::Error BestBlurs(ffi::ThreadPool pool, Numbers residual, Numbers scales, int32_t lanes, Result gain,
+                     ffi::ResultBuffer<ffi::S32> which, Result chosen) {
+  const Kernels& kernels = BestKernels(lanes);
+  std::vector<Planes> levels{Planes(residual)};
+  const int height = levels[0].height, width = levels[0].width, channels = levels[0].channels;
+  std::vector<Blurring> blurrings(scales.element_count());
+  for (size_t s = 0; s < blurrings.size(); ++s) {
+    const float widest = 4.f * std::max(height, width);
+    float scale = scales.typed_data()[s] < widest ? scales.typed_data()[s] : widest;
+    blurrings[s].norm = 4 * 3.14159265f * scale * scale;
+    Blurring& one = blurrings[s];
+    while (scale > kWidest && std::min(levels[one.level].height, levels[one.level].width) >= kSmallest) {
+      scale /= 2;
+      if (++one.level < static_cast<int>(levels.size())) continue;
+      const Planes& last = levels.back();
+      Planes half((last.height + 1) / 2 + 2, (last.width + 1) / 2 + 2, channels);
+      Halve(pool, last, half);
+      levels.push_back(std::move(half));
+    }
+    // What makes pixels smaller, and lines between those, blur by themselves: by so many of the small pixels, squared.
+    const float itself = one.level == 0 ? 0 : (2.5f - std::ldexp(1.f, -2 * one.level)) / 6;
+    one.taps = Taps(std::sqrt(scale * scale - itself));
+    if (one.level == 0) continue;
+    const Planes& small = levels[one.level];
+    one.made.resize(small.own.size());
+    Share(pool, small.height, [&](int64_t y) {
+      thread_local std::vector<float> row;
+      const int64_t plane = small.width + kPadding;
+      row.resize(channels * plane);
+      BlurRow(kernels, small, one.taps, y, row.data(), plane);
+      for (int c = 0; c < channels; ++c)
+        std::copy_n(row.data() + c * plane, small.width, one.made.data() + y * small.Apart() + c * small.width);
+    });
+  }
+  Share(pool, (height + kBandRows - 1) / kBandRows, [&](int64_t band) {
+    thread_local std::vector<float> row;
+    const int64_t plane = width + kPadding;
+    row.resize(channels * plane);
+    for (int y = band * kBandRows; y < std::min<int64_t>(height, (band + 1) * kBandRows); ++y) {
+      float* gained = gain->typed_data() + static_cast<int64_t>(y) * width;
+      float* values = chosen->typed_data() + y * levels[0].Apart();
+      int32_t* index = which->typed_data() + static_cast<int64_t>(y) * width;
+      std::fill_n(gained, width, -std::numeric_limits<float>::infinity());
+      std::fill_n(index, width, 0), std::fill_n(values, levels[0].Apart(), 0.f);
+      for (size_t s = 0; s < blurrings.size(); ++s) {
+        const Blurring& one = blurrings[s];
+        if (one.level == 0)
+          BlurRow(kernels, levels[0], one.taps, y, row.data(), plane);
+        else
+          Enlarge(levels[one.level], one.made.data(), one.level, y, width, row.data(), plane);
+        kernels.keep_better(row.data(), plane, width, channels, one.norm, s, gained, index, values);
+      }
+    }
+  });
+  return ffi::Error::Success();
+}
+
 XLA_FFI_DEFINE_HANDLER(kSplat, Splat,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
@@ -367,6 +524,16 @@ XLA_FFI_DEFINE_HANDLER(kRemoval, Removal,
                            .Ret<Numbers>()
                            .Ret<Numbers>());
 
+XLA_FFI_DEFINE_HANDLER(kBestBlurs, BestBlurs,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
+                           .Arg<Numbers>()
+                           .Attr<int32_t>("lanes")
+                           .Ret<Numbers>()
+                           .Ret<ffi::Buffer<ffi::S32>>()
+                           .Ret<Numbers>());
+
 PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_scanlines", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
@@ -380,7 +547,8 @@ PyMODINIT_FUNC PyInit__scanlines() {
   } handlers[] = {{"splat", reinterpret_cast<void*>(+kSplat)},
                   {"squares", reinterpret_cast<void*>(+kSquares)},
                   {"splat_gradient", reinterpret_cast<void*>(+kSplatGradient)},
-                  {"removal", reinterpret_cast<void*>(+kRemoval)}};
+                  {"removal", reinterpret_cast<void*>(+kRemoval)},
+                  {"best_blurs", reinterpret_cast<void*>(+kBestBlurs)}};
   if (PyModule_AddIntConstant(module, "API_MAJOR", XLA_FFI_API_MAJOR) < 0 ||
       PyModule_AddIntConstant(module, "API_MINOR", XLA_FFI_API_MINOR) < 0) {
     Py_DECREF(module);
