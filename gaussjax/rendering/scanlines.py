@@ -113,21 +113,19 @@ def _squares(
 
 
 def _squares_forward(geometry: Geometry, values: Array, background: Array, target: Array, first: Array, tau: float):
-  height, width, channels = target.shape
+  """The gradient is made in the walk that makes the value: no picture is kept."""
+  height, _, channels = target.shape
   each_band = jax.ShapeDtypeStruct((-(-height // BAND_ROWS), 1 + channels), target.dtype)
-  by_sums = jax.ShapeDtypeStruct((height, width, 1 + channels), target.dtype)
-  arrays = geometry.means, geometry.whitening, values, background, target, first
-  each, cotangent = _call("squares", (each_band, by_sums), *arrays, tau=np.float32(tau))
-  found = jnp.sum(each, axis=0)
-  return found[0], (geometry, values, found[1:], cotangent, target)
+  arrays = geometry.means, geometry.whitening, values
+  results = (each_band, *_like(*arrays))
+  found, *by = _call("squares", results, *arrays, background, target, first, tau=np.float32(tau))
+  found = jnp.sum(found, axis=0)
+  by_geometry = Geometry(by[0], by[1], jnp.zeros_like(geometry.log_weights))
+  return found[0], (by_geometry, by[2], found[1:])
 
 
-def _squares_backward(tau: float, residuals, cotangent: Array):
-  geometry, values, by_background, by_sums, target = residuals
-  height, width, _ = target.shape
-  by_geometry, by_values = _splat_backward(height, width, tau, (geometry, values), by_sums)
-  scaled = jax.tree.map(lambda leaf: cotangent * leaf, (by_geometry, by_values, by_background))
-  return *scaled, None, None
+def _squares_backward(tau: float, gradient: tuple[Geometry, Array, Array], cotangent: Array):
+  return *jax.tree.map(lambda leaf: cotangent * leaf, gradient), None, None
 
 
 _squares.defvjp(_squares_forward, _squares_backward)

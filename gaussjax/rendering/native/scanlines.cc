@@ -1,8 +1,10 @@
 // Sums over Gaussians by scan lines: every Gaussian walks the rows of its support, LANES pixels at a time.
 //
 // The same three sums as the renderers of JAX have, in float32, on all threads of XLA's pool: the picture (`splat`),
-// its gradient, and what the removal of each Gaussian costs. Nothing needs a lock: a picture is shared out by bands
-// of rows, gradients and costs by Gaussians. Every sum has one order, whatever the number of threads.
+// its gradient, and what the removal of each Gaussian costs. Beside them what a fit by squared error spends its time
+// on: that error and its gradient in one walk (`squares`), and the blurs that say where new Gaussians begin
+// (`best_blurs`). Nothing needs a lock: pictures are shared out by bands of rows, gradients and costs by Gaussians.
+// Every sum has one order, whatever the number of threads.
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -43,12 +45,15 @@ struct Scene {
 // [H][D][W], the values of a row by planes, so that neighbours in a row lie beside one another.
 struct Image {
   const float* data;
-  int64_t row;  // floats
-  int copied;   // rows from here on are read from a copy, with room for what is read beyond their end
+  int64_t row, plane;  // floats from one to the next
+  int copied;          // rows from here on are read from a copy, with room for what is read beyond their end
   std::vector<float> copy;
 
+  // A band's rows from `top` on, their planes with padding.
+  Image(const float* planes, int top, int64_t row, int64_t plane)
+      : data(planes - top * row), row(row), plane(plane), copied(std::numeric_limits<int>::max()) {}
   explicit Image(const ffi::Buffer<ffi::F32>& image)
-      : data(image.typed_data()), row(image.dimensions()[1] * image.dimensions()[2]) {
+      : data(image.typed_data()), row(image.dimensions()[1] * image.dimensions()[2]), plane(image.dimensions()[1]) {
     const int64_t rows = image.dimensions()[0];
     copied = std::max<int64_t>(0, rows - 1 - kPadding / row);
     copy.assign(data + copied * row, data + rows * row);
@@ -208,8 +213,8 @@ struct Bands {
 // finish(top, bottom, planes) for every band, `planes` being the sums of its rows: `depth` planes of a row after one
 // another, each of the picture's width and kPadding. A band's stay in the cache.
 template <typename Finish>
-void Draw(ffi::ThreadPool& pool, const Layout& on, const Numbers& values, int lanes, const Finish& finish) {
-  const Bands bands(on);
+void Draw(ffi::ThreadPool& pool, const Layout& on, const Bands& bands, const Numbers& values, int lanes,
+          const Finish& finish) {
   const int64_t depth = values.dimensions()[1], plane = on.scene.width + kPadding;
   Share(pool, bands.Count(), [&](int64_t band) {
     const int top = band * kBandRows, bottom = std::min(on.height, top + kBandRows);
@@ -235,37 +240,73 @@ ffi::Error Splat(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers
   const int64_t height = size[0], width = size[1], depth = size[2];
   const Layout on(means.typed_data(), whitening.typed_data(), means.dimensions()[0], height, width, tau);
   float* out = picture->typed_data();
-  Draw(pool, on, values, lanes, [&](int64_t, int top, int bottom, const float* planes) {
+  Draw(pool, on, Bands(on), values, lanes, [&](int64_t, int top, int bottom, const float* planes) {
     CopyRows(planes, top, bottom, depth, width, out);
   });
   if (!on.finite) std::fill_n(out, depth * height * width, std::numeric_limits<float>::quiet_NaN());
   return ffi::Error::Success();
 }
 
+// The gradient by one Gaussian of what has the gradient `image` by the sums, over the rows from `g.top` to `g.bottom`:
+// by its mean and whitening [5], which is added to, and by its values [D].
+void PullAll(const Kernels& kernels, const Placed& g, const float* values, int64_t depth, const Scene& scene,
+             const Image& image, float* by_geometry, float* by_value) {
+  for (int64_t first = 0; first < depth; first += kMostValues) {
+    float more[5];
+    kernels.pull[std::min<int64_t>(kMostValues, depth - first) - 1](g, values + first, scene, image, first, more,
+                                                                    by_value + first);
+    for (int n = 0; n < 5; ++n) by_geometry[n] += more[n];
+  }
+}
+
 // For each band [1 + C]: the sum of |picture - target|^2 over its rows from `first` on, and its gradient by the
-// background. And [H, W, C + 1], that by the sums of which the picture is the weighted average.
+// background; the picture is a weighted average. And the gradients by means, whitening and values: each band's share
+// is pulled while its rows are in the cache, and the shares are added in the order of the bands.
 ffi::Error Squares(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers values, Numbers background,
-                   Numbers wanted, ffi::Buffer<ffi::S32> first, float tau, int32_t lanes, Result sums, Result gradient) {
+                   Numbers wanted, ffi::Buffer<ffi::S32> first, float tau, int32_t lanes, Result sums, Result d_means,
+                   Result d_whitening, Result d_values) {
   const auto size = wanted.dimensions();
   const int64_t height = size[0], width = size[1], channels = size[2], depth = channels + 1;
-  const Layout on(means.typed_data(), whitening.typed_data(), means.dimensions()[0], height, width, tau);
+  const int64_t count = means.dimensions()[0], plane = width + kPadding, share = 5 + depth;
+  const Layout on(means.typed_data(), whitening.typed_data(), count, height, width, tau);
+  const Kernels& kernels = BestKernels(lanes);
+  const Bands bands(on);
   const Image target(wanted);
   const int begin = first.typed_data()[0];
-  Draw(pool, on, values, lanes, [&](int64_t band, int top, int bottom, float* planes) {
-    const int64_t plane = width + kPadding;
+  std::vector<float> shares(bands.ids.size() * share);
+  Draw(pool, on, bands, values, lanes, [&](int64_t band, int top, int bottom, float* planes) {
     std::vector<double> found(depth);
     for (int y = top; y < bottom; ++y) {
       float* row = planes + (y - top) * depth * plane;
       if (y < begin)
         std::fill_n(row, depth * plane, 0.f);
       else
-        found[0] += BestKernels(lanes).square(row, plane, target.Row(y), background.typed_data(), channels, on.scene,
-                                              found.data() + 1);
+        found[0] += kernels.square(row, plane, target.Row(y), background.typed_data(), channels, on.scene,
+                                   found.data() + 1);
     }
-    CopyRows(planes, top, bottom, depth, width, gradient->typed_data());
     std::copy(found.begin(), found.end(), sums->typed_data() + band * depth);
+    const Image rows(planes, top, depth * plane, plane);
+    for (int64_t k = bands.starts[band]; k < bands.starts[band + 1]; ++k) {
+      Placed g = on.placed[bands.ids[k]];
+      g.top = std::max(g.top, top), g.bottom = std::min(g.bottom, bottom);
+      float* to = shares.data() + k * share;
+      PullAll(kernels, g, values.typed_data() + bands.ids[k] * depth, depth, on.scene, rows, to, to + 5);
+    }
   });
-  if (!on.finite) std::fill_n(sums->typed_data(), sums->element_count(), std::numeric_limits<float>::quiet_NaN());
+  const float outside = on.finite ? 0.f : std::numeric_limits<float>::quiet_NaN();
+  for (Result* result : {&d_means, &d_whitening, &d_values})
+    std::fill_n((*result)->typed_data(), (*result)->element_count(), outside);
+  if (!on.finite) {
+    std::fill_n(sums->typed_data(), sums->element_count(), outside);
+    return ffi::Error::Success();
+  }
+  for (size_t k = 0; k < bands.ids.size(); ++k) {
+    const int64_t i = bands.ids[k];
+    const float* from = shares.data() + k * share;
+    for (int n = 0; n < 2; ++n) d_means->typed_data()[2 * i + n] += from[n];
+    for (int n = 0; n < 3; ++n) d_whitening->typed_data()[3 * i + n] += from[2 + n];
+    for (int64_t n = 0; n < depth; ++n) d_values->typed_data()[depth * i + n] += from[5 + n];
+  }
   return ffi::Error::Success();
 }
 
@@ -283,14 +324,10 @@ ffi::Error SplatGradient(ffi::ThreadPool pool, Numbers means, Numbers whitening,
   Share(pool, (seen + kChunk - 1) / kChunk, [&](int64_t chunk) {
     for (int64_t k = chunk * kChunk; k < std::min<int64_t>(seen, (chunk + 1) * kChunk); ++k) {
       const int64_t i = on.order[k];
-      for (int64_t first = 0; first < depth; first += kMostValues) {
-        const int several = std::min<int64_t>(kMostValues, depth - first);
-        float by_geometry[5];
-        BestKernels(lanes).pull[several - 1](on.placed[i], values.typed_data() + i * depth + first, on.scene, image, first,
-                                        by_geometry, by_value + i * depth + first);
-        for (int n = 0; n < 2; ++n) by_mean[2 * i + n] += by_geometry[n];
-        for (int n = 0; n < 3; ++n) by_whitening[3 * i + n] += by_geometry[2 + n];
-      }
+      float by_geometry[5] = {};
+      PullAll(BestKernels(lanes), on.placed[i], values.typed_data() + i * depth, depth, on.scene, image, by_geometry,
+              by_value + i * depth);
+      std::copy_n(by_geometry, 2, by_mean + 2 * i), std::copy_n(by_geometry + 2, 3, by_whitening + 3 * i);
     }
   });
   return ffi::Error::Success();
@@ -495,6 +532,8 @@ XLA_FFI_DEFINE_HANDLER(kSquares, Squares,
                            .Arg<ffi::Buffer<ffi::S32>>()
                            .Attr<float>("tau")
                            .Attr<int32_t>("lanes")
+                           .Ret<Numbers>()
+                           .Ret<Numbers>()
                            .Ret<Numbers>()
                            .Ret<Numbers>());
 XLA_FFI_DEFINE_HANDLER(kSplatGradient, SplatGradient,
