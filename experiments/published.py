@@ -58,7 +58,7 @@ def commands(images: str, four: str, fresh: bool) -> dict[str, list[str]]:
     "encodings": ["benchmark_encode", of, "--each", "--efforts=4"],
     "encodings of each effort": [
       *("benchmark_encode", of_four, "--each", "--efforts=0,1,2,3,4,5,6,7,8,9"),
-      *("--bpp=0.1", "--bpp=0.2", "--bpp=0.4", "--name=efforts"),
+      *("--bpp=0.1", "--bpp=0.2", "--bpp=0.4", "--cores=0", "--name=efforts"),
     ],
     "efforts": ["efforts"],
   }

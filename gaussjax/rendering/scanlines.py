@@ -61,9 +61,9 @@ def _layout(array: Array | jax.ShapeDtypeStruct) -> tuple[int, ...]:
 
 
 def _call(
-  name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, **attributes: np.float32
+  name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arrays: Array, **attributes: float
 ) -> tuple[Array, ...]:
-  """A call of native code."""
+  """A call of native code, whose attributes are float32."""
   _native()
   called = jax.ffi.ffi_call(
     f"gaussjax_{name}",
@@ -72,7 +72,8 @@ def _call(
     output_layouts=[_layout(result) for result in results],
     vmap_method="sequential",
   )
-  return varying_like(tuple(called(*arrays, lanes=np.int32(LANES), **attributes)), arrays)
+  given = {name: np.float32(value) for name, value in attributes.items()}
+  return varying_like(tuple(called(*arrays, lanes=np.int32(LANES), **given)), arrays)
 
 
 def _like(*arrays: Array) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -87,7 +88,7 @@ def splat(geometry: Geometry, values: Array, height: int, width: int, tau: float
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _splat(geometry: Geometry, values: Array, height: int, width: int, tau: float) -> Array:
   drawn = jax.ShapeDtypeStruct((height, width, values.shape[1]), values.dtype)
-  return _call("splat", (drawn,), geometry.means, geometry.whitening, values, tau=np.float32(tau))[0]
+  return _call("splat", (drawn,), geometry.means, geometry.whitening, values, tau=tau)[0]
 
 
 def _splat_forward(geometry: Geometry, values: Array, height: int, width: int, tau: float):
@@ -97,7 +98,7 @@ def _splat_forward(geometry: Geometry, values: Array, height: int, width: int, t
 def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: Array):
   geometry, values = residuals
   arrays = geometry.means, geometry.whitening, values
-  d_means, d_whitening, d_values = _call("splat_gradient", _like(*arrays), *arrays, cotangent, tau=np.float32(tau))
+  d_means, d_whitening, d_values = _call("splat_gradient", _like(*arrays), *arrays, cotangent, tau=tau)
   return Geometry(d_means, d_whitening, jnp.zeros_like(geometry.log_weights)), d_values
 
 
@@ -118,7 +119,7 @@ def _squares_forward(geometry: Geometry, values: Array, background: Array, targe
   each_band = jax.ShapeDtypeStruct((-(-height // BAND_ROWS), 1 + channels), target.dtype)
   arrays = geometry.means, geometry.whitening, values
   results = (each_band, *_like(*arrays))
-  found, *by = _call("squares", results, *arrays, background, target, first, tau=np.float32(tau))
+  found, *by = _call("squares", results, *arrays, background, target, first, tau=tau)
   found = jnp.sum(found, axis=0)
   by_geometry = Geometry(by[0], by[1], jnp.zeros_like(geometry.log_weights))
   return found[0], (by_geometry, by[2], found[1:])
@@ -154,7 +155,7 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
     arrays = geometry.means, geometry.whitening, colors, jnp.exp(geometry.log_weights), total, drawn, target
-    cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=np.float32(tau))
+    cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=tau)
     return cost, seen
 
   def squares(values: Array, background: Array, target: Array, first: Array) -> Array:
