@@ -94,6 +94,7 @@ def main() -> int:
           "effort": effort,
           "bpp": bpp,
           "cores": FLAGS.cores,
+          "steps": None if code else steps_of(effort),
           "code": code and "baseline",
           "each": FLAGS.each,
         }
@@ -103,6 +104,14 @@ def main() -> int:
   _draw(rowfile.read(path), path.with_suffix(".png"))
   print(f"{path}, {path.with_suffix('.png')}")
   return 0
+
+
+def steps_of(effort: int) -> list[int]:
+  """What an effort was when it was measured, since its number may come to mean another."""
+  from gaussjax.gjx import encoding
+
+  level = encoding.EFFORTS[effort]
+  return [level.steps, level.stage_steps, level.tries]
 
 
 Made = tuple[list[Path], list[int]]  # arrays on disk that are encoded one after another, and their size [H, W, C]

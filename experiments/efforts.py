@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import curves, rowfile, runner
+from experiments import benchmark_encode, curves, rowfile, runner
 
 FLAGS = flags.FLAGS
 
@@ -28,15 +28,19 @@ Runs = dict[tuple[int, float], list[dict]]  # of each effort and rate: what came
 
 
 def runs(rows: list[rowfile.Row]) -> Runs:
-  """The last runs of each effort and rate."""
+  """The last runs of each effort, as it is now, and rate; by the steps of the rows, not by the number they had."""
+  from gaussjax.gjx import encoding
+
   found: Runs = {}
-  own = [row for row in rows if row["each"] and not row["code"]]
-  for row in rowfile.latest(own, ("size", "effort", "bpp", "cores")):
+  levels = {tuple(benchmark_encode.steps_of(effort)): effort for effort in range(len(encoding.EFFORTS))}
+  own = [row for row in rows if row["each"] and not row["code"] and tuple(row.get("steps", ())) in levels]
+  for row in rowfile.latest(own, ("size", "steps", "bpp", "cores")):
+    effort = levels[tuple(row["steps"])]
     height, width, _ = row["size"]
     marked = [
       run | {"bpp": 8 * run["bytes"] / (height * width), "warm": i > 0} for i, run in enumerate(row["runs"])
     ]
-    found.setdefault((row["effort"], row["bpp"]), []).extend(marked)
+    found.setdefault((effort, row["bpp"]), []).extend(marked)
   return found
 
 

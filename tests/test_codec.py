@@ -430,6 +430,8 @@ def test_goals_that_make_no_sense_are_refused():
     ({"effort": encoding.Effort(9, 8, OWN_BLEND)}, "no code in files"),
     ({"layers": 5}, "layers"),
     ({"effort": encoding.Effort(9, 8, seed=-1)}, "effort.seed"),
+    ({"effort": encoding.Effort(9, 8, seed=2**32 - 1, tries=2)}, "effort.seed"),
+    ({"effort": encoding.Effort(9, 8, tries=0)}, "effort.tries"),
   ):
     with pytest.raises(ValueError, match=words):
       search.encode(image, **options)
@@ -458,6 +460,22 @@ def test_an_effort_may_be_tuned_to_the_eye():
   assert tuned.recipe.loss is losses.visual and tuned.steps == encoding.EFFORTS[2].steps
   with pytest.raises(ValueError, match="got tune='ssim', expected one of psnr, visual"):
     encoding.Effort.level(2, "ssim")
+
+
+def test_of_several_tries_the_best_is_kept(monkeypatch):
+  """Each has a seed and checkpoints of its own, and for a given size its number of Gaussians."""
+  image, seen = np.zeros((24, 31, 3), np.float32), []
+  effort = encoding.Effort(1, 1, seed=7, tries=3)
+  work = encoding.Work(image, effort, 1, {}, lambda *at: None, lambda name: name)
+
+  def filled(work, count, size):
+    seen.append((work.effort.seed, work.part("fit"), count))
+    return bytes([work.effort.seed])
+
+  monkeypatch.setattr(search, "_filled", filled)
+  monkeypatch.setattr(encoding, "loss", lambda work, data: {7: 0.3, 8: 0.1, 9: 0.2}[data[0]])
+  assert search._to_size(work, 477) == bytes([8])
+  assert seen == [(7, "fit-try-0", 100), (8, "fit-try-1", 109), (9, "fit-try-2", 92)]
 
 
 def plain(fitted, target, steps, *, progress_fn, **options):

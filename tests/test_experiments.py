@@ -193,14 +193,16 @@ def test_the_encoders_benchmark_runs(monkeypatch, capsys, tmp_path):
 
 def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
   run = lambda size, psnr, seconds: {"bytes": size, "psnr": psnr, "seconds": seconds}
-  for effort, share in ((4, 1.0), (6, 0.9)):
+  steps_of = benchmark_encode.steps_of
+  for effort, steps, share in ((4, steps_of(4), 1.0), (5, steps_of(6), 0.9), (6, [7, 7, 1], 0.8)):  # 5 is now 6
     for bpp in (0.1, 0.2, 0.4):
-      runs = [run(1e5 * bpp * share * image, 20 + 40 * bpp, effort + image) for image in (1, 2, 3)]
+      runs = [run(1e5 * bpp * share * image, 20 + 40 * bpp, steps[0] + image) for image in (1, 2, 3)]
       row = {
         "each": True,
         "code": "",
         "size": [100, 80, 3],
         "effort": effort,
+        "steps": steps,
         "bpp": bpp,
         "cores": "",
         "runs": runs,
@@ -209,7 +211,7 @@ def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
   found = efforts.runs(rowfile.read(tmp_path / "x.jsonl"))
   table = efforts.compared(found, [0.1, 0.2, 0.4], 4)
   assert [line[0] for line in table] == [4, 6] and [line[1] for line in table] == pytest.approx([0, -10])
-  assert table[1][2:] == pytest.approx((24, 28, 36, 8.5, 8.5, 8.5))  # the first run is cold
+  assert table[1][2:] == pytest.approx((24, 28, 36, 1002.5, 1002.5, 1002.5))  # the first run is cold
   for rates, default in (([0.1], 4), ([0.1, 0.2], 5)):
     with pytest.raises(ValueError, match="expected two at least"):
       efforts.compared(found, rates, default)

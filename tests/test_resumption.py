@@ -36,7 +36,8 @@ def encode(image, checkpoint=None, *, until=math.inf, **goal):
     reports.append(report)
 
   try:
-    return gaussjax.encode(image, effort=0, checkpoint=checkpoint, progress_fn=progress_fn, **goal), reports
+    options = {"effort": 0} | goal
+    return gaussjax.encode(image, checkpoint=checkpoint, progress_fn=progress_fn, **options), reports
   except InterruptionError:
     return None, reports
 
@@ -64,6 +65,14 @@ def test_a_size(tmp_path):
   folder = tmp_path / "checkpoint"
   places = [("fit", 10, 0), ("fit", 50, 0), ("quantise", 4, 0), ("quantise", 20, 1), ("quantise", 64, 0)]
   check_going_on(SMALL, folder, places, size=SIZE)
+
+
+def test_a_size_in_two_tries(tmp_path, monkeypatch):
+  """Each of the fits and roundings is a part of its own."""
+  monkeypatch.setattr(search, "_octaves", lambda index: 0)  # so that programs are compiled once
+  places = [("fit", 10, 0), ("quantise", 8, 0), ("fit", 10, 1), ("quantise", 8, 3)]
+  two = encoding.EFFORTS[0]._replace(tries=2)
+  check_going_on(SMALL, tmp_path / "checkpoint", places, size=SIZE, effort=two)
 
 
 def test_decibels(tmp_path, monkeypatch):

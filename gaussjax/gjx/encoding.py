@@ -44,6 +44,7 @@ class Effort(NamedTuple):
   recipe: recipes.Recipe = RECIPE
   quantizer: quantization.Quantizer = quantization.incremental
   seed: int = 0  # of what is drawn by lot, 0 to 2^32 - 1
+  tries: int = 1  # files, of other seeds and for a given size of other numbers of Gaussians; the best is kept
 
   @classmethod
   def level(cls, level: int, tune: str = "psnr") -> "Effort":
@@ -54,21 +55,19 @@ class Effort(NamedTuple):
     return chosen._replace(recipe=chosen.recipe._replace(loss=TUNES[tune]))
 
 
-EFFORTS = tuple(
-  Effort(steps, stage_steps)
-  for steps, stage_steps in (
-    (100, 4),
-    (140, 5),
-    (200, 7),
-    (280, 9),
-    (420, 12),
-    (1000, 16),
-    (1500, 22),
-    (2500, 30),
-    (4000, 40),
-    (8000, 60),
-  )
+EFFORTS = (
+  Effort(100, 4),
+  Effort(140, 5),
+  Effort(200, 7),
+  Effort(280, 9),
+  Effort(420, 12),
+  Effort(700, 14),
+  Effort(1000, 16),
+  Effort(1500, 22),
+  Effort(2500, 30),
+  Effort(2500, 30, tries=2),
 )
+MAX_TRIES = 100
 DEFAULT_EFFORT = 4
 DEFAULT_QUALITY = 50.0
 MOST_PSNR = 99.0  # dB: all but the same 8 bits in every pixel
@@ -145,6 +144,7 @@ def parts(
   else:
     asked = f"quality {goal.quality!r}" if goal.psnr is None else f"{goal.psnr!r} dB"
   effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps"
+  effort += f", {work.effort.tries} tries" * (work.effort.tries > 1)
   effort += " to the eye" * (work.effort.recipe.loss is losses.visual) + f", seed {work.effort.seed}"
   of = f"image {quantization.digest(image)[:16]}, {asked}, {effort}, {work.layers} layers"
   return checkpoints.parts(checkpoint, of)
@@ -162,8 +162,16 @@ def frame(work: Work) -> float:
 
 def reached(work: Work, data: bytes) -> float:
   """dB of a file's picture at 8 bits."""
-  picture = packing.at_8_bits(packing.decode(data)[0])
-  return float(metrics.psnr(jnp.asarray(picture), jnp.clip(work.target, 0, 1)))
+  return float(metrics.psnr(_drawn(data), jnp.clip(work.target, 0, 1)))
+
+
+def loss(work: Work, data: bytes) -> float:
+  """Of a file's picture at 8 bits, by what the file is tuned for."""
+  return float(work.effort.recipe.loss(_drawn(data), jnp.clip(work.target, 0, 1)))
+
+
+def _drawn(data: bytes) -> Array:
+  return jnp.asarray(packing.at_8_bits(packing.decode(data)[0]))
 
 
 def check_reachable(psnr: float, image: NDArray) -> None:
@@ -244,7 +252,8 @@ def effort_of(effort: int | Effort) -> Effort:
     return Effort.level(effort)
   arguments.whole("effort.steps", effort.steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.stage_steps", effort.stage_steps, least=1, most=arguments.MAX_STEPS)
-  arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED)
+  arguments.whole("effort.tries", effort.tries, least=1, most=MAX_TRIES)
+  arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED + 1 - effort.tries)
   recipes.of(effort.recipe)
   packing.blend_code(effort.recipe.blend)
   return effort
