@@ -119,7 +119,7 @@ def _to_size(work: Work, size: int) -> bytes:
 
 
 def _octaves(index: int) -> int:
-  """Eighths of an octave by which the N of a try differs from the usual: textures gain by more, flat pictures lose."""
+  """Eighths of an octave by which the N of a try differs from the usual: textures gain by more, the flat lose."""
   return (index + 1) // 2 * (1 if index % 2 else -1)
 
 
