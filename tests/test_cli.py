@@ -131,7 +131,7 @@ def test_rendering_at_other_sizes_and_info(folder, tmp_path, capsys, monkeypatch
 
 def test_mistakes_are_one_line_and_cost_nothing(folder, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr("gaussjax.render", None)
-  monkeypatch.setattr("gaussjax.fitting.recipes.fit", None)
+  monkeypatch.setattr("gaussjax.fitting.recipes._ended", None)
   good, small = folder / "small.gjx", folder / "small.png"
   cut, text, large = tmp_path / "cut.gjx", tmp_path / "text.gjx", tmp_path / "large.png"
   cut.write_bytes(good.read_bytes()[:-9])

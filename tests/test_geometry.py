@@ -10,7 +10,7 @@ import oracle
 import pytest
 from scenes import PARAMETERIZATIONS, scene
 
-from gaussjax import Cholesky, Euler, geometry
+from gaussjax import Cholesky, Euler, geometry, numerics
 
 FLOOR = 0.3
 ONE = scene(1)
@@ -81,6 +81,20 @@ def test_a_turn_by_pi_and_a_swap_with_a_quarter_turn_change_nothing(theta, log1,
   first, *others = [PLACE(ONE._replace(shape=shape)).whitening for shape in shapes]
   for other in others:
     np.testing.assert_allclose(other, first, rtol=2e-4, atol=1e-5)
+
+
+@hypothesis.given(st.floats(-40, 40), st.floats(-20, 3), st.floats(-20, 3))
+def test_scales_and_angles_in_any_order_become_major_first_and_less_than_half_a_turn(theta, log1, log2):
+  shape = Euler(np.float32([[log1, log2]]), np.float32([theta]))
+  log_scales, thetas = geometry.to_euler(shape)
+  assert log_scales[0, 0] >= log_scales[0, 1] >= np.float32(np.log(numerics.TINY_SCALE))
+  assert -np.pi / 2 - 1e-6 <= thetas[0] <= np.pi / 2 + 1e-6
+  np.testing.assert_allclose(covariances(Euler(log_scales, thetas)), covariances(shape), rtol=1e-4, atol=2e-4)
+
+
+def test_a_circle_has_no_angle():
+  _, thetas = geometry.to_euler(Euler(np.float32([[1, 1], [1, 1.5]]), np.float32([0.7, 0.7])))
+  assert thetas[0] == 0 and thetas[1] == pytest.approx(0.7 - np.pi / 2)
 
 
 def test_a_set_without_canvas_is_refused():

@@ -92,7 +92,7 @@ def test_a_set(tmp_path):
 def test_others_checkpoints_are_refused_in_one_line(tmp_path, monkeypatch):
   checkpoint = gaussjax.Checkpoint(tmp_path, every_steps=1, label="mine")
   assert encode(SMALL, checkpoint, until=4, size=SIZE)[0] is None
-  monkeypatch.setattr("gaussjax.fitting.recipes.fit", None)
+  monkeypatch.setattr("gaussjax.fitting.recipes._ended", None)
   for words, image, label, options in (
     ("got 1000 bytes, expected 1200 bytes", SMALL, "mine", {"size": 1200}),
     ("got 1000 bytes, expected 24.0 dB", SMALL, "mine", {"target_psnr": 24}),

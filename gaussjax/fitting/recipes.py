@@ -77,30 +77,63 @@ def fit(
   Raises ValueError for arguments that make no sense and for the checkpoint of another fit, FitError when the
   numbers diverge again and again.
   """
-  startup.release_programs()
-  recipe = of(preset)
-  pixels = image_io.as_image(image)
-  num_gaussians = arguments.whole("num_gaussians", num_gaussians, least=1, most=arguments.MAX_GAUSSIANS)
-  seed = arguments.whole("seed", seed, least=0, most=arguments.MAX_SEED)
-  stop = checked_stop(stop, recipe)
-  target = renderer.target(pixels)
   with clock.stepping_clock() as seconds:
-    key_start, key_run = jax.random.split(jax.random.key(seed))
-    fitter = make_fitter(recipe, *target.shape[:2])
-    state = fitter.init(start(key_start, target, num_gaussians, recipe))
-    if mesh is not None:
-      target, key_run, state = renderer.target(pixels, mesh), *_on_mesh((key_run, state), recipe, mesh)
-    begun = loop.begin(state)
-    on = host(recipe, num_gaussians, seconds, progress_fn)
-    if checkpoint is None:
-      ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on)
-    else:
-      about = _about(pixels, num_gaussians, seed, stop, checkpoint.label)
-      begun = resumption.resumed(checkpoint, about, begun)
-      save = resumption.saver(checkpoint, about, begun)
-      ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on._replace(save=save))
-      save(ended, last=True)
-    return result(recipe, ended, target, seconds)
+    asked = _Asked(num_gaussians, seed, preset, stop, checkpoint, progress_fn, mesh)
+    return result(*_ended(image, asked, seconds), seconds)
+
+
+def fitted(
+  image: ArrayLike,
+  *,
+  num_gaussians: int,
+  seed: int = 0,
+  preset: str | Recipe = "balanced",
+  stop: Stop = NEVER_EARLY,
+  checkpoint: checkpoints.Checkpoint | None = None,
+  progress_fn: loop.Progress | None = None,
+) -> Gaussians:
+  """The set of `fit` alone: its metrics have programs of their own, which take an eighth of a first encoding."""
+  with clock.stepping_clock() as seconds:
+    asked = _Asked(num_gaussians, seed, preset, stop, checkpoint, progress_fn)
+    return geometry.live(_ended(image, asked, seconds)[1].best)
+
+
+class _Asked(NamedTuple):
+  """The arguments of `fit`."""
+
+  num_gaussians: int
+  seed: int
+  preset: str | Recipe
+  stop: Stop
+  checkpoint: checkpoints.Checkpoint | None
+  progress_fn: loop.Progress | None
+  mesh: jax.sharding.Mesh | None = None
+
+
+def _ended(image: ArrayLike, asked: _Asked, seconds: Callable[[], float]) -> tuple[Recipe, loop.Run, Array]:
+  """The recipe, the run at its end, and the target of a fit."""
+  startup.release_programs()
+  recipe, checkpoint, mesh = of(asked.preset), asked.checkpoint, asked.mesh
+  pixels = image_io.as_image(image)
+  num_gaussians = arguments.whole("num_gaussians", asked.num_gaussians, least=1, most=arguments.MAX_GAUSSIANS)
+  seed = arguments.whole("seed", asked.seed, least=0, most=arguments.MAX_SEED)
+  stop = checked_stop(asked.stop, recipe)
+  target = renderer.target(pixels)
+  key_start, key_run = jax.random.split(jax.random.key(seed))
+  fitter = make_fitter(recipe, *target.shape[:2])
+  state = fitter.init(start(key_start, target, num_gaussians, recipe))
+  if mesh is not None:
+    target, key_run, state = renderer.target(pixels, mesh), *_on_mesh((key_run, state), recipe, mesh)
+  begun = loop.begin(state)
+  on = host(recipe, num_gaussians, seconds, asked.progress_fn)
+  if checkpoint is None:
+    return recipe, loop.run(key_run, fitter, begun, target, stop=stop, host=on), target
+  about = _about(pixels, num_gaussians, seed, stop, checkpoint.label)
+  begun = resumption.resumed(checkpoint, about, begun)
+  save = resumption.saver(checkpoint, about, begun)
+  ended = loop.run(key_run, fitter, begun, target, stop=stop, host=on._replace(save=save))
+  save(ended, last=True)
+  return recipe, ended, target
 
 
 def _on_mesh(begun: tuple[Array, loop.State], recipe: Recipe, mesh: jax.sharding.Mesh) -> tuple[Array, loop.State]:
@@ -193,8 +226,8 @@ def multi_scale(
     return initializers.structure_tensor(key, image, num_gaussians)
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
   seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-  fitted = fit(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=Stop(max_steps=steps)).gaussians
-  return with_detail(key, fitted, renderer.render(fitted, height, width), image, num_gaussians)
+  found = fitted(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=Stop(max_steps=steps))
+  return with_detail(key, found, renderer.render(found, height, width), image, num_gaussians)
 
 
 def coarse_part(height: int, width: int, num_gaussians: int, *, share: float = SHARE, shrink: int = SHRINK) -> int:

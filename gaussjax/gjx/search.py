@@ -316,7 +316,7 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
     recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   stop = Stop(max_steps=total)
-  fitted = recipes.fit(
+  fitted = recipes.fitted(
     work.image,
     num_gaussians=num_gaussians,
     seed=work.effort.seed,
@@ -324,7 +324,7 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
     stop=stop,
     checkpoint=work.part(f"{stage}-{num_gaussians}"),
     progress_fn=report,
-  ).gaussians
+  )
   return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
 
 
