@@ -71,6 +71,9 @@ _SEARCHED = {
   "color": (144, 3),
   "weight": (144, 1),
 }
+# Codes by which the step of log-scales is finer than that of positions, at most. A few Gaussians that are felt more
+# than all others had made it finer for all.
+_SCALES_FINER = 16
 _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins are of a ratio of codes
 
 
@@ -95,6 +98,7 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
       middle = (fine + coarse) // 2
       fine, coarse = (middle, coarse) if squared_error(quantized(middle)) < most else (fine, middle)
     found[name] = fine
+  found["log_scale"] = max(found["log_scale"], found["position"] - _SCALES_FINER)
   return Steps(**found)
 
 
