@@ -225,9 +225,13 @@ def multi_scale(
   if not coarse:
     return initializers.structure_tensor(key, image, num_gaussians)
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
-  seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-  found = fitted(small, num_gaussians=coarse, seed=seed, preset=COARSE, stop=Stop(max_steps=steps))
+  found = fitted(small, num_gaussians=coarse, seed=coarse_seed(key), preset=COARSE, stop=Stop(max_steps=steps))
   return with_detail(key, found, renderer.render(found, height, width), image, num_gaussians)
+
+
+def coarse_seed(key: Array) -> int:
+  """Of the fit to the small image. A number drawn from the key would be one more program."""
+  return int(np.asarray(jax.random.key_data(key)).ravel()[-1]) >> 1
 
 
 def coarse_part(height: int, width: int, num_gaussians: int, *, share: float = SHARE, shrink: int = SHRINK) -> int:

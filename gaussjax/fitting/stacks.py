@@ -103,8 +103,9 @@ def _starts(key: Array, targets: Array, num_gaussians: int, recipe: recipes.Reci
     return _stack([recipes.start(key, target, num_gaussians, recipe) for target in targets])
   height, width = (size // recipes.SHRINK for size in targets.shape[1:3])
   small = [image_io.resize(image, height, width) for image in np.asarray(targets)]
-  seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-  fitted, _ = fit_stack(small, num_gaussians=coarse, seed=seed, preset=recipes.COARSE, steps=recipes.COARSE_STEPS)
+  fitted, _ = fit_stack(
+    small, num_gaussians=coarse, seed=recipes.coarse_seed(key), preset=recipes.COARSE, steps=recipes.COARSE_STEPS
+  )
   drawn = _draw(fitted, _allocated(fitted, size=targets.shape[1:3]))
   detailed = lambda of_one, seen, target: recipes.with_detail(key, of_one, seen, target, num_gaussians)
   params = jax.jit(jax.vmap(detailed))(fitted, drawn, targets)

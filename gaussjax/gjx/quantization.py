@@ -174,7 +174,8 @@ def incremental(
   grid = grids.grid(steps)
   height, width, _ = target.shape
   fitter, count = _stage_fitter(height, width, loss), len(fitted.means)
-  rank = jax.random.permutation(jax.random.key(seed), count)
+  # By numpy, as all that is drawn on the host: a permutation by JAX is a program to trace and compile.
+  rank = jnp.asarray(np.random.default_rng(seed).permutation(count), jnp.int32)
   state = fitter.init(fitted)
   nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
   about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
