@@ -91,6 +91,7 @@ def main() -> int:
       for effort, bpp, code in itertools.product(map(int, FLAGS.efforts), FLAGS.bpp, codes):
         row = {
           "size": size,
+          "images": [path.stem for path in images],
           "effort": effort,
           "bpp": bpp,
           "cores": FLAGS.cores,
@@ -123,16 +124,15 @@ def _each(files: list[Path]) -> list[Callable[[Path], Made]]:
 
   from gaussjax import image_io
 
-  groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+  groups: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
   for file in files:
     image = image_io.read_image(file)
-    groups.setdefault(image.shape, []).append(image)
+    groups.setdefault(image.shape, []).append((f"{file.name}.npy", image))
 
-  def write(size: tuple[int, ...], images: list[np.ndarray], folder: Path) -> Made:
-    paths = [folder / f"{index}.npy" for index in range(len(images))]
-    for path, image in zip(paths, images, strict=True):
-      np.save(path, image)
-    return paths, list(size)
+  def write(size: tuple[int, ...], images: list[tuple[str, np.ndarray]], folder: Path) -> Made:
+    for name, image in images:
+      np.save(folder / name, image)
+    return [folder / name for name, _ in images], list(size)
 
   return [functools.partial(write, size, images) for size, images in groups.items()]
 

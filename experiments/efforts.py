@@ -4,7 +4,8 @@
     --bpp=0.1 --bpp=0.2 --bpp=0.4 --name=efforts
   python -m experiments.efforts
 
-prints the table of the rows that the first command made, and draws NAME_levels.png.
+prints the table of the rows that the first command made, and draws NAME_levels.png. With --against=avif it prints
+the bytes at equal PSNR against that codec at its best instead, whose rows `rate_distortion` made (--rows).
 """
 
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import benchmark_encode, curves, rowfile, runner
+from experiments import benchmark_encode, curves, rate_distortion, rate_report, rowfile, runner
 
 FLAGS = flags.FLAGS
 
@@ -21,6 +22,8 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("name", "efforts", "Names the rows' file.")
+  flags.DEFINE_string("against", "", "A family of codecs; empty for the default effort.")
+  flags.DEFINE_string("rows", "kodak_rd", "Names the file of that codec's rows.")
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows are and the plot goes.")
 
 
@@ -37,8 +40,10 @@ def runs(rows: list[rowfile.Row]) -> Runs:
   for row in rowfile.latest(own, ("size", "steps", "bpp", "cores")):
     effort = levels[tuple(row["steps"])]
     height, width, _ = row["size"]
+    names = row.get("images") or [None] * len(row["runs"])
     marked = [
-      run | {"bpp": 8 * run["bytes"] / (height * width), "warm": i > 0} for i, run in enumerate(row["runs"])
+      run | {"image": name, "bpp": 8 * run["bytes"] / (height * width), "warm": i > 0}
+      for i, (run, name) in enumerate(zip(row["runs"], names, strict=True))
     ]
     found.setdefault((effort, row["bpp"]), []).extend(marked)
   return found
@@ -63,6 +68,32 @@ def compared(found: Runs, rates: list[float], default: int) -> list[tuple]:
   return table
 
 
+def against(found: Runs, rows: list[rowfile.Row], codec: str) -> list[tuple]:
+  """(effort, bytes in percent against a family of codecs, those of odd and of even images, images, the most).
+
+  Of the efforts whose rows say which images they are of.
+  """
+  curves_of: dict[int, dict[str, list[tuple[float, float]]]] = {}
+  for (effort, _), of in sorted(found.items()):
+    for run in of:
+      if run["image"]:
+        curves_of.setdefault(effort, {}).setdefault(run["image"], []).append((run["bpp"], run["psnr"]))
+  theirs = [row for row in rows if rate_report.family(row) == codec]
+  table = []
+  for effort, images in curves_of.items():
+    saved = {}
+    for name, ours in images.items():
+      of = [row for row in theirs if row["image"] == name]
+      settings = {row["codec"]: [(r["bpp"], r["psnr"]) for r in of if r["codec"] == row["codec"]] for row in of}
+      saved[name] = curves.bd_rate(ours, *settings.values()) if settings else None
+    rates = {name: rate for name, rate in saved.items() if rate is not None}
+    if rates:
+      odd, even = ([v for k, v in rates.items() if rowfile.number({"image": k}) % 2 == rest] for rest in (1, 0))
+      mean = lambda values: statistics.mean(values) if values else math.nan
+      table.append((effort, mean(rates.values()), mean(odd), mean(even), len(rates), max(rates.values())))
+  return table
+
+
 def main() -> int:
   """Prints the table and draws it."""
   from gaussjax import report
@@ -70,6 +101,14 @@ def main() -> int:
 
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jsonl"
   found = runs(rowfile.read(path))
+  if FLAGS.against:
+    theirs = rate_distortion.current(rowfile.read(path.with_name(f"{FLAGS.rows}.jsonl")))
+    lines = [
+      (str(e), *(f"{x:+.1f}" for x in means), str(n), f"{worst:+.1f}")
+      for e, *means, n, worst in against(found, theirs, FLAGS.against)
+    ]
+    print(report.table(lines, ("effort", f"bytes against {FLAGS.against}, %", "odd", "even", "images", "most")))
+    return 0
   rates = sorted({bpp for _, bpp in found})
   table = compared(found, rates, encoding.DEFAULT_EFFORT)
   head = ("effort", "bytes, %", *(f"dB at {rate:g}" for rate in rates), *(f"s at {rate:g}" for rate in rates))

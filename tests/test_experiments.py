@@ -189,6 +189,7 @@ def test_the_encoders_benchmark_runs(monkeypatch, capsys, tmp_path):
   assert benchmark_encode.main() == 0 and (tmp_path / "x.png").is_file()
   [row] = rowfile.read(tmp_path / "x.jsonl")
   assert [len(run["stages"]) for run in row["runs"]] == [5, 5] and row["peak_bytes"] > 1e6
+  assert row["images"] == ["a.png", "b.png"]
 
 
 def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
@@ -201,6 +202,7 @@ def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
         "each": True,
         "code": "",
         "size": [100, 80, 3],
+        "images": ["kodim01.png", "kodim02.png", "kodim04.png"],
         "effort": effort,
         "steps": steps,
         "bpp": bpp,
@@ -212,6 +214,13 @@ def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
   table = efforts.compared(found, [0.1, 0.2, 0.4], 4)
   assert [line[0] for line in table] == [4, 6] and [line[1] for line in table] == pytest.approx([0, -10])
   assert table[1][2:] == pytest.approx((24, 28, 36, 1002.5, 1002.5, 1002.5))  # the first run is cold
+  theirs = [
+    {"image": "kodim02.png", "codec": codec, "bpp": factor * run["bpp"], "psnr": run["psnr"]}
+    for codec, factor in (("webp", 2), ("jpeg", 9))
+    for run in (found[4, bpp][1] for bpp in (0.1, 0.2, 0.4))
+  ]
+  [(*_, five), (*_, six)] = efforts.against(found, theirs, "webp")
+  assert (five, six) == pytest.approx((-50, -55))
   for rates, default in (([0.1], 4), ([0.1, 0.2], 5)):
     with pytest.raises(ValueError, match="expected two at least"):
       efforts.compared(found, rates, default)
