@@ -78,39 +78,29 @@ def fit(
   numbers diverge again and again.
   """
   with clock.stepping_clock() as seconds:
-    asked = _Asked(num_gaussians, seed, preset, stop, checkpoint, progress_fn, mesh)
+    asked = Asked(num_gaussians, seed, preset, stop, checkpoint, progress_fn, mesh)
     return result(*_ended(image, asked, seconds), seconds)
 
 
-def fitted(
-  image: ArrayLike,
-  *,
-  num_gaussians: int,
-  seed: int = 0,
-  preset: str | Recipe = "balanced",
-  stop: Stop = NEVER_EARLY,
-  checkpoint: checkpoints.Checkpoint | None = None,
-  progress_fn: loop.Progress | None = None,
-) -> Gaussians:
-  """The set of `fit` alone: its metrics have programs of their own, which take an eighth of a first encoding."""
-  with clock.stepping_clock() as seconds:
-    asked = _Asked(num_gaussians, seed, preset, stop, checkpoint, progress_fn)
-    return geometry.live(_ended(image, asked, seconds)[1].best)
-
-
-class _Asked(NamedTuple):
-  """The arguments of `fit`."""
+class Asked(NamedTuple):
+  """The arguments of `fit`, but for the image."""
 
   num_gaussians: int
-  seed: int
-  preset: str | Recipe
-  stop: Stop
-  checkpoint: checkpoints.Checkpoint | None
-  progress_fn: loop.Progress | None
+  seed: int = 0
+  preset: str | Recipe = "balanced"
+  stop: Stop = NEVER_EARLY
+  checkpoint: checkpoints.Checkpoint | None = None
+  progress_fn: loop.Progress | None = None
   mesh: jax.sharding.Mesh | None = None
 
 
-def _ended(image: ArrayLike, asked: _Asked, seconds: Callable[[], float]) -> tuple[Recipe, loop.Run, Array]:
+def fitted(image: ArrayLike, asked: Asked) -> Gaussians:
+  """The set of `fit` alone: its metrics have programs of their own, which take an eighth of a first encoding."""
+  with clock.stepping_clock() as seconds:
+    return geometry.live(_ended(image, asked, seconds)[1].best)
+
+
+def _ended(image: ArrayLike, asked: Asked, seconds: Callable[[], float]) -> tuple[Recipe, loop.Run, Array]:
   """The recipe, the run at its end, and the target of a fit."""
   startup.release_programs()
   recipe, checkpoint, mesh = of(asked.preset), asked.checkpoint, asked.mesh
@@ -225,7 +215,7 @@ def multi_scale(
   if not coarse:
     return initializers.structure_tensor(key, image, num_gaussians)
   small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
-  found = fitted(small, num_gaussians=coarse, seed=coarse_seed(key), preset=COARSE, stop=Stop(max_steps=steps))
+  found = fitted(small, Asked(coarse, coarse_seed(key), COARSE, Stop(max_steps=steps)))
   return with_detail(key, found, renderer.render(found, height, width), image, num_gaussians)
 
 

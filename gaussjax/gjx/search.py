@@ -315,16 +315,9 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
     recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
-  stop = Stop(max_steps=total)
-  fitted = recipes.fitted(
-    work.image,
-    num_gaussians=num_gaussians,
-    seed=work.effort.seed,
-    preset=recipe,
-    stop=stop,
-    checkpoint=work.part(f"{stage}-{num_gaussians}"),
-    progress_fn=report,
-  )
+  checkpoint = work.part(f"{stage}-{num_gaussians}")
+  asked = recipes.Asked(num_gaussians, work.effort.seed, recipe, Stop(max_steps=total), checkpoint, report)
+  fitted = recipes.fitted(work.image, asked)
   return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
 
 
