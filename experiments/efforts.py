@@ -103,10 +103,16 @@ def main() -> int:
   found = runs(rowfile.read(path))
   if FLAGS.against:
     theirs = rate_distortion.current(rowfile.read(path.with_name(f"{FLAGS.rows}.jsonl")))
+    if FLAGS.against not in (names := rate_report.others(theirs)):
+      raise ValueError(f"got --against={FLAGS.against}, expected one of {', '.join(names)}")
     lines = [
       (str(e), *(f"{x:+.1f}" for x in means), str(n), f"{worst:+.1f}")
       for e, *means, n, worst in against(found, theirs, FLAGS.against)
     ]
+    if not lines:
+      raise ValueError(
+        f"got {path}, whose rows name no image that {FLAGS.against} has rows of; measure it with --each"
+      )
     print(report.table(lines, ("effort", f"bytes against {FLAGS.against}, %", "odd", "even", "images", "most")))
     return 0
   rates = sorted({bpp for _, bpp in found})
