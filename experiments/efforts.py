@@ -68,30 +68,17 @@ def compared(found: Runs, rates: list[float], default: int) -> list[tuple]:
   return table
 
 
-def against(found: Runs, rows: list[rowfile.Row], codec: str) -> list[tuple]:
-  """(effort, bytes in percent against a family of codecs, those of odd and of even images, images, the most).
-
-  Of the efforts whose rows say which images they are of.
-  """
-  curves_of: dict[int, dict[str, list[tuple[float, float]]]] = {}
-  for (effort, _), of in sorted(found.items()):
-    for run in of:
-      if run["image"]:
-        curves_of.setdefault(effort, {}).setdefault(run["image"], []).append((run["bpp"], run["psnr"]))
-  theirs = [row for row in rows if rate_report.family(row) == codec]
-  table = []
-  for effort, images in curves_of.items():
-    saved = {}
-    for name, ours in images.items():
-      of = [row for row in theirs if row["image"] == name]
-      settings = {row["codec"]: [(r["bpp"], r["psnr"]) for r in of if r["codec"] == row["codec"]] for row in of}
-      saved[name] = curves.bd_rate(ours, *settings.values()) if settings else None
-    rates = {name: rate for name, rate in saved.items() if rate is not None}
-    if rates:
-      odd, even = ([v for k, v in rates.items() if rowfile.number({"image": k}) % 2 == rest] for rest in (1, 0))
-      mean = lambda values: statistics.mean(values) if values else math.nan
-      table.append((effort, mean(rates.values()), mean(odd), mean(even), len(rates), max(rates.values())))
-  return table
+def against(found: Runs, rows: list[rowfile.Row], codec: str) -> list[tuple[str, ...]]:
+  """A line of `rate_report` for each effort whose rows say which images they are of, against a family of codecs."""
+  ours = [
+    {"image": run["image"], "codec": rate_report.OURS, "effort": effort, "bpp": run["bpp"], "psnr": run["psnr"]}
+    for (effort, _), of in sorted(found.items())
+    for run in of
+    if run["image"]
+  ]
+  both = ours + [row for row in rows if rate_report.family(row) == codec]
+  labels = dict.fromkeys(map(rate_report.label, ours))
+  return [rate_report.against(both, label, codec, rate_report.PSNR) for label in labels]
 
 
 def main() -> int:
@@ -105,15 +92,12 @@ def main() -> int:
     theirs = rate_distortion.current(rowfile.read(path.with_name(f"{FLAGS.rows}.jsonl")))
     if FLAGS.against not in (names := rate_report.others(theirs)):
       raise ValueError(f"got --against={FLAGS.against}, expected one of {', '.join(names)}")
-    lines = [
-      (str(e), *(f"{x:+.1f}" for x in means), str(n), f"{worst:+.1f}")
-      for e, *means, n, worst in against(found, theirs, FLAGS.against)
-    ]
+    lines = against(found, theirs, FLAGS.against)
     if not lines:
       raise ValueError(
         f"got {path}, whose rows name no image that {FLAGS.against} has rows of; measure it with --each"
       )
-    print(report.table(lines, ("effort", f"bytes against {FLAGS.against}, %", "odd", "even", "images", "most")))
+    print(report.table(lines, rate_report.HEAD))
     return 0
   rates = sorted({bpp for _, bpp in found})
   table = compared(found, rates, encoding.DEFAULT_EFFORT)

@@ -39,6 +39,7 @@ METRICS = (
   Metric("flip", "FLIP (negated)", lambda x: -x),
 )
 PSNR = METRICS[0]
+HEAD = ("", "against", "by", "all", "odd", "even", "images", "worst")  # of the lines of `against`
 
 
 def summarise(rows: list[rowfile.Row], plot: Path, published: Path | None = None) -> None:
@@ -56,7 +57,7 @@ def summarise(rows: list[rowfile.Row], plot: Path, published: Path | None = None
   print("of a codec's settings the cheapest at each quality counts")
   mine = [name for name in labels if name.startswith(OURS)]
   lines = [against(rows, name, other, metric) for name in mine for other in others(rows) for metric in METRICS]
-  print(report.table(lines, ("", "against", "by", "all", "odd", "even", "images", "worst")))
+  print(report.table(lines, HEAD))
   for name in mine:
     print_published(rows, name, published)
   try:

@@ -220,7 +220,7 @@ def test_the_table_of_efforts_is_of_equal_psnr(tmp_path):
     for run in (found[4, bpp][1] for bpp in (0.1, 0.2, 0.4))
   ]
   [(*_, five), (*_, six)] = efforts.against(found, theirs, "webp")
-  assert (five, six) == pytest.approx((-50, -55))
+  assert (float(five), float(six)) == pytest.approx((-50, -55))
   for rates, default in (([0.1], 4), ([0.1, 0.2], 5)):
     with pytest.raises(ValueError, match="expected two at least"):
       efforts.compared(found, rates, default)
