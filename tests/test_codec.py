@@ -462,6 +462,14 @@ def test_an_effort_may_be_tuned_to_the_eye():
     encoding.Effort.level(2, "ssim")
 
 
+def test_steps_of_log_scales_stay_within_what_readers_accept():
+  """Where all Gaussians are of one colour no position is felt, and its step grows without bound."""
+  flat = PLAIN._replace(colors=jnp.full_like(PLAIN.colors, 0.5))
+  target = jnp.asarray(np.random.default_rng(0).random((24, 31, 3)), jnp.float32)
+  steps = quantization.balanced_steps(flat, target)
+  assert steps.position - quantization._SCALES_FINER > quantization.COARSEST_LOG_SCALE == steps.log_scale
+
+
 def test_of_several_tries_the_best_is_kept(monkeypatch):
   """Each has a seed and checkpoints of its own, and for a given size its number of Gaussians."""
   image, seen = np.zeros((24, 31, 3), np.float32), []

@@ -98,7 +98,8 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
       middle = (fine + coarse) // 2
       fine, coarse = (middle, coarse) if squared_error(quantized(middle)) < most else (fine, middle)
     found[name] = fine
-  found["log_scale"] = max(found["log_scale"], found["position"] - _SCALES_FINER)
+  bound = min(found["position"] - _SCALES_FINER, COARSEST_LOG_SCALE)
+  found["log_scale"] = max(found["log_scale"], bound)
   return Steps(**found)
 
 
