@@ -20,6 +20,10 @@ import jax  # noqa: E402
 from gaussjax.gjx import search  # noqa: E402
 from gaussjax.rendering import renderer, scanlines  # noqa: E402
 
+# What a program computes is tested here, and most of the time of these tests was compilation: they take half of it
+# without. Processes that tests start compile as they do for users.
+jax.config.update("jax_disable_most_optimizations", True)
+
 # Compilation makes the first example slow, and machines differ: no test depends on timing.
 hypothesis.settings.register_profile("quiet", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("quiet")
