@@ -10,7 +10,7 @@ from skimage import color
 
 from experiments import runner
 from gaussjax import image_io
-from gaussjax.quality import losses, metrics
+from gaussjax.quality import losses, metrics, ssimulacra2
 
 SSIM = jax.jit(metrics.ssim)
 
@@ -86,15 +86,37 @@ def test_a_mix_is_the_sum_of_its_parts(loss, squares):
   np.testing.assert_allclose(jax.jit(loss)(prediction, target), expected, rtol=1e-5)
 
 
-def test_what_is_seen_counts_structure_at_the_sizes_that_the_picture_has():
-  """Of 40 x 50 pixels a half is 20 x 25, a quarter too small; of grey pictures each channel is brightness."""
-  for channels, by in ((3, losses.LUMA), (1, [1])):
-    pair = images(channels)
-    halves = [(image @ np.float32(by))[..., None].reshape(20, 2, 25, 2, 1).mean((1, 3)) for image in pair]
-    expected = losses.l2(*pair) + 0.01 * (1 - SSIM(*halves))
-    np.testing.assert_allclose(losses.visual(*pair), expected, rtol=1e-5)
-  small = [image[:21] for image in images()]
+def test_what_is_seen_is_what_ssimulacra_2_sums_up_of_three_scales():
+  """Of light as a cubic; grey is three channels alike, and alpha is not seen."""
+  values = np.linspace(0, 1, 1001)
+  np.testing.assert_allclose(ssimulacra2._nearly_linear(values), ssimulacra2._linear(values), atol=0.002)
+  original, damaged = ssimulacra2_pictures()
+  for picture in damaged.values():
+    pair = [np.asarray(image[:160, :176], np.float32) for image in (picture, original)]
+    planes, expected = [ssimulacra2._nearly_linear(np.moveaxis(image, -1, 0)) for image in pair[::-1]], 0.0
+    for scale in range(5):
+      weighed = ssimulacra2.WEIGHTS[:, scale] * ssimulacra2._norms(*(ssimulacra2._perceived(x, np) for x in planes))
+      expected += np.sum(weighed) * (scale in ssimulacra2.COARSE)
+      planes = [ssimulacra2._halved(image) for image in planes]
+    assert float(ssimulacra2.coarse_error(*pair)) == pytest.approx(expected, rel=1e-3)
+    seen = float(losses.visual(*pair) - losses.l2(*pair))
+    assert seen == pytest.approx(losses.SEEN * expected, rel=1e-3)
+    with_alpha = [np.concatenate([image, image[..., :1]], axis=-1) for image in pair]
+    assert float(losses.visual(*with_alpha) - losses.l2(*with_alpha)) == pytest.approx(seen, rel=1e-3)
+    grey = [image[..., :1] for image in pair]
+    alike = [np.repeat(image, 3, axis=-1) for image in grey]
+    np.testing.assert_allclose(losses.visual(*grey), losses.visual(*alike), rtol=1e-5)
+  small = [image[:35] for image in images()]  # an eighth is less than the window, and so is a quarter
   assert losses.visual(*small) == losses.l2(*small)
+
+
+def test_what_is_seen_has_a_finite_gradient_everywhere(x64):
+  del x64
+  prediction, target = (jnp.asarray(image, jnp.float64) for image in images())
+  check_grads(jax.jit(lambda image: ssimulacra2.coarse_error(image, target)), (prediction,), order=1, modes=["rev"])
+  gradient = jax.jit(jax.grad(losses.visual))
+  for image in (target, jnp.zeros_like(target), jnp.ones_like(target)):
+    assert np.isfinite(gradient(image, image)).all() and np.isfinite(gradient(image, target)).all()
 
 
 def test_the_windows_gradient_is_its_adjoint(x64):

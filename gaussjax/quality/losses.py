@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from gaussjax.quality import similarity
+from gaussjax.quality import similarity, ssimulacra2
 from gaussjax.quality.lpips import lpips as lpips  # the distance is a loss as it is
 from gaussjax.types import Array
 
@@ -49,22 +49,14 @@ def mix(prediction: Array, target: Array, *, parts: tuple[tuple[float, Loss], ..
 perceptual: Loss = functools.partial(mix, parts=((0.2, l1), (3.0, l2), (0.1, dssim)))
 
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, by BT.601
-STRUCTURE = (0.01, 0.01, 0.01)  # worth of 1 - SSIM at a half, a quarter and an eighth of the size
+SEEN = 7.5e-5  # worth of ssimulacra2.coarse_error, whose values are tens
 
 
 def visual(prediction: Array, target: Array) -> Array:
-  """L2 and what is missing of the structure of brightness at a half, a quarter and an eighth of the size.
+  """L2 and what SSIMULACRA 2 counts at a quarter of the size and less (`ssimulacra2.coarse_error`), for the eye.
 
-  L2 alone lets texture of low contrast go, since it is cheap there; the eye, and SSIMULACRA 2 after it, miss it at
-  these sizes most. Images are `[H, W, C]`; a size at which less than 11 pixels are left does not count.
+  L2 alone lets texture of low contrast go, since it is cheap there; the eye misses it, at these sizes most. Images
+  are `[H, W, C]`. Of three channels and more the first three are sRGB; of fewer the first is grey.
   """
-  channels = target.shape[-1]
-  by = jnp.asarray(LUMA if channels == 3 else [1 / channels] * channels, target.dtype)
-  total, pair = l2(prediction, target), [(image @ by)[..., None] for image in (prediction, target)]
-  for worth in STRUCTURE:
-    pair = [similarity.halved(image) for image in pair]
-    if min(pair[0].shape[:2]) < similarity.WINDOW:
-      break
-    total += worth * dssim(*pair)
-  return total
+  colors = [image[..., :3] if image.shape[-1] >= 3 else image[..., [0, 0, 0]] for image in (prediction, target)]
+  return l2(prediction, target) + SEEN * ssimulacra2.coarse_error(*colors)
