@@ -98,9 +98,9 @@ def test_what_is_seen_is_what_ssimulacra_2_sums_up_of_three_scales():
       weighed = ssimulacra2.WEIGHTS[:, scale] * ssimulacra2._norms(*(ssimulacra2._perceived(x, np) for x in planes))
       expected += np.sum(weighed) * (scale in ssimulacra2.COARSE)
       planes = [ssimulacra2._halved(image) for image in planes]
-    assert float(ssimulacra2.coarse_error(*pair)) == pytest.approx(expected, rel=1e-3)
+    assert float(ssimulacra2.coarse_error(*pair)) == pytest.approx(expected, rel=5e-3)
     seen = float(losses.visual(*pair) - losses.l2(*pair))
-    assert seen == pytest.approx(losses.SEEN * expected, rel=1e-3)
+    assert seen == pytest.approx(losses.SEEN * expected, rel=5e-3)
     with_alpha = [np.concatenate([image, image[..., :1]], axis=-1) for image in pair]
     assert float(losses.visual(*with_alpha) - losses.l2(*with_alpha)) == pytest.approx(seen, rel=1e-3)
     grey = [image[..., :1] for image in pair]
