@@ -123,12 +123,13 @@ COARSE = (2, 3, 4)  # scales: a quarter, an eighth and a sixteenth of the size
 FLAT = 1e-24  # of a fourth power: below, a norm has no gradient to speak of
 
 
+@jax.default_matmul_precision("highest")  # an accelerator's own would not tell small errors from none
 def coarse_error(prediction: Array, target: Array) -> Array:
   """[] what the score sums up of the scales COARSE, 0 for the same picture: what of it is cheap, with a gradient.
 
-  They have 96% of its weights and a twelfth of its pixels. Images are `[H, W, 3]`,
-  sRGB, clipped here. Light is a cubic of sRGB's values, within 0.002. Rows and columns that do not fill a pixel of
-  a scale are left out there, and scales that are smaller than the window.
+  They have 96% of its weights and a twelfth of its pixels. Images are `[H, W, 3]`, sRGB, clipped here. Light is a
+  cubic of sRGB's values, within 0.002. Rows and columns that do not fill a pixel of a scale are left out there, and
+  scales that are smaller than the window.
   """
   error = jnp.zeros((), prediction.dtype)
   light = tuple(_quartered(_nearly_linear(jnp.clip(image, 0, 1))) for image in (target, prediction))
