@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 import gaussjax
-from experiments import anchors, codec_levers, curves, rate_distortion, rate_report, rowfile, runner, tiny_files
+from experiments import (
+  anchors,
+  codec_levers,
+  curves,
+  rate_distortion,
+  rate_report,
+  rowfile,
+  runner,
+  side_by_side,
+  tiny_files,
+)
 from gaussjax import image_io
 from gaussjax.gjx import grids
 
@@ -187,3 +197,16 @@ def test_levers_are_bits_of_what_is_left_out(tmp_path, capsys, monkeypatch):
   assert "+1.5%  15.25" in printed
   assert "-1.00" in printed and "-1.50 dB at once, -0.40 dB in shares" in printed
   assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_side_by_side_the_other_file_is_not_smaller_than_ours(tmp_path):
+  code = anchors.ANCHORS["jpeg"].code
+  pixels = PIXELS[:128, :192]
+  for size in (900, 2000):
+    one = side_by_side.as_large("jpeg", code, pixels, size)
+    sizes = [len(code(pixels, quality)[0]) for quality in range(101)]
+    assert one.size == min(found for found in sizes if found >= size) and one.by == "jpeg"
+  assert "dB, SSIMULACRA 2" in side_by_side.caption(one, pixels)
+  original = side_by_side.Shown("kodim23", 1, pixels)
+  side_by_side.draw([[original, one, one]], tmp_path / "a.jpg")
+  assert gaussjax.read_image(tmp_path / "a.jpg").shape == (320, 1260, 3)
