@@ -7,6 +7,7 @@ least as many bytes as the larger of ours. What is shown is the part of a grid w
 enlarged. Writes NAME.jpg, and prints bytes and measures of whole pictures.
 """
 
+import bisect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +22,9 @@ BEST = 100  # of the qualities that are tried
 
 
 class Shown(NamedTuple):
-  """A picture that a file holds."""
+  """A picture, and what is said of it."""
 
-  by: str
-  size: int  # bytes
+  words: str
   pixels: Any  # uint8 [H, W, 3]
 
 
@@ -49,46 +49,44 @@ def main() -> int:
     )
   import gaussjax
   from gaussjax import image_io
-  from gaussjax.gjx import packing
 
   path = Path(FLAGS.results_dir) / f"{FLAGS.name}.jpg"
   path.parent.mkdir(parents=True, exist_ok=True)
   rows = []
   for file in runner.image_files(FLAGS.images):
     original = image_io.as_uint8(gaussjax.read_image(file))
-    shown = [Shown(file.stem, file.stat().st_size, original)]
+    made: dict[str, tuple[int, Any]] = {}
     for tune in TUNES:
       data = gaussjax.encode(original, bpp=FLAGS.bpp, effort=gaussjax.Effort.level(FLAGS.effort, tune=tune))
-      pixels = image_io.as_uint8(packing.at_8_bits(gaussjax.decode(data)[0]))
-      shown.append(Shown(f"gaussjax, {tune}", len(data), pixels))
-    most = max(one.size for one in shown[1:])
-    shown.append(as_large(FLAGS.codec, anchors.ANCHORS[FLAGS.codec].code, original, most))
-    for one in shown[1:]:
-      print(f"{file.stem} {one.by}: {caption(one, original)}", flush=True)
+      made[f"gaussjax, {tune}"] = len(data), image_io.as_uint8(gaussjax.render(gaussjax.decode(data)[0]))
+    most = max(size for size, _ in made.values())
+    made[FLAGS.codec] = as_large(anchors.ANCHORS[FLAGS.codec].code, original, most)
+    shown = [Shown(file.stem, original)]
+    for by, (size, pixels) in made.items():
+      words = measures(size, pixels, original)
+      shown.append(Shown(f"{by}\n{words}", pixels))
+      print(f"{file.stem} {by}: {words}", flush=True)
     rows.append(shown)
     draw(rows, path)
   print(path)
   return 0
 
 
-def as_large(name: str, code: Callable[[Any, float], tuple[bytes, Any]], pixels: Any, size: int) -> Shown:
-  """By the lowest quality of 0 to BEST whose file has at least `size` bytes, or BEST."""
-  low, high = 0, BEST
-  while low < high:
-    middle = (low + high) // 2
-    low, high = (low, middle) if len(code(pixels, middle)[0]) >= size else (middle + 1, high)
-  data, drawn = code(pixels, low)
-  return Shown(name, len(data), drawn)
+def as_large(code: Callable[[Any, float], tuple[bytes, Any]], pixels: Any, size: int) -> tuple[int, Any]:
+  """(bytes, picture) by the lowest quality of 0 to BEST whose file has at least `size` bytes, or by BEST."""
+  quality = bisect.bisect_left(range(BEST), size, key=lambda quality: len(code(pixels, quality)[0]))
+  data, drawn = code(pixels, quality)
+  return len(data), drawn
 
 
-def caption(one: Shown, original: Any) -> str:
-  """Bytes and measures."""
+def measures(size: int, pixels: Any, original: Any) -> str:
+  """Bytes and measures of a picture, in words."""
   import jax.numpy as jnp
 
   from gaussjax.quality import metrics, ssimulacra2
 
-  pair = [jnp.asarray(pixels, jnp.float32) / 255 for pixels in (one.pixels, original)]
-  text = f"{one.size:,} bytes, {float(metrics.psnr(*pair)):.2f} dB"
+  pair = [jnp.asarray(image, jnp.float32) / 255 for image in (pixels, original)]
+  text = f"{size:,} bytes, {float(metrics.psnr(*pair)):.2f} dB"
   return text + (f", SSIMULACRA 2 {metrics.ssimulacra2(*pair):.1f}" if ssimulacra2.fits(original) else "")
 
 
@@ -103,7 +101,7 @@ def draw(rows: list[list[Shown]], path: Path) -> None:
     left, top, right, bottom = gallery.part(shown[0].pixels / 255)
     for axes, one in zip(line, shown, strict=True):
       axes.imshow(one.pixels[top:bottom, left:right], interpolation="nearest")
-      axes.set_title(one.by if one is shown[0] else f"{one.by}\n{caption(one, shown[0].pixels)}", fontsize=9)
+      axes.set_title(one.words, fontsize=9)
       axes.set_axis_off()
   figure.savefig(path, dpi=100, pil_kwargs={"quality": 88})
 

@@ -76,6 +76,12 @@ def in_process(capsys, *arguments):
   return ended.value.code, captured.out, captured.err
 
 
+def encode_alone(source, out):
+  """Files by one process, another than this: its programs are optimised, as those of the workers."""
+  command = [sys.executable, "-m", "gaussjax.cli", "batch", source, "--out_dir", out, *OPTIONS]
+  subprocess.run([*map(str, command)], check=True, capture_output=True)
+
+
 def pictures(folder, count):
   """Small ones, of which each file has as many Gaussians: all share compiled programs."""
   folder.mkdir()
@@ -92,8 +98,7 @@ def files_of(folder):
 
 def test_workers_write_the_bytes_of_one_process_and_list_what_failed(tmp_path, capsys):
   source, one, two = pictures(tmp_path / "in", 2), tmp_path / "one", tmp_path / "two"
-  alone = [sys.executable, "-m", "gaussjax.cli", "batch", source, "--out_dir", one, *OPTIONS]
-  subprocess.run([*map(str, alone)], check=True, capture_output=True)  # its programs are optimised, as the workers'
+  encode_alone(source, one)
   (source / "bad.png").write_text("hello")
   (source / "there.png").write_bytes((source / "p0.png").read_bytes())
   two.mkdir()
@@ -183,8 +188,7 @@ def test_ray_goes_on_when_a_node_dies(tmp_path, capsys, monkeypatch):
   from ray.cluster_utils import Cluster
 
   source, one, two, log = pictures(tmp_path / "in", 8), tmp_path / "one", tmp_path / "two", tmp_path / "log"
-  alone = [sys.executable, "-m", "gaussjax.cli", "batch", source, "--out_dir", one, *OPTIONS]
-  subprocess.run([*map(str, alone)], check=True, capture_output=True)  # its programs are optimised, as the workers'
+  encode_alone(source, one)
   options = vars(cli.parser().parse_args(["batch", ".", "--out_dir=.", *OPTIONS]))
   del options["run"]
   tasks = [(log, str(path), str(two / f"{path.stem}.gjx"), options) for path in sorted(source.iterdir())]

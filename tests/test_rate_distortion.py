@@ -203,10 +203,11 @@ def test_side_by_side_the_other_file_is_not_smaller_than_ours(tmp_path):
   code = anchors.ANCHORS["jpeg"].code
   pixels = PIXELS[:128, :192]
   for size in (900, 2000):
-    one = side_by_side.as_large("jpeg", code, pixels, size)
+    found, drawn = side_by_side.as_large(code, pixels, size)
     sizes = [len(code(pixels, quality)[0]) for quality in range(101)]
-    assert one.size == min(found for found in sizes if found >= size) and one.by == "jpeg"
-  assert "dB, SSIMULACRA 2" in side_by_side.caption(one, pixels)
-  original = side_by_side.Shown("kodim23", 1, pixels)
+    assert found == min(one for one in sizes if one >= size) and drawn.shape == pixels.shape
+  words = side_by_side.measures(found, drawn, pixels)
+  assert f"{found:,} bytes" in words and "dB, SSIMULACRA 2" in words
+  original, one = side_by_side.Shown("kodim23", pixels), side_by_side.Shown(f"jpeg\n{words}", drawn)
   side_by_side.draw([[original, one, one]], tmp_path / "a.jpg")
   assert gaussjax.read_image(tmp_path / "a.jpg").shape == (320, 1260, 3)
