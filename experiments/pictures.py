@@ -163,7 +163,7 @@ def quantisation() -> Any:
 
   import gaussjax
   from gaussjax.fitting import density as control
-  from gaussjax.gjx import packing, quantization
+  from gaussjax.gjx import grids, packing, quantization
   from gaussjax.rendering import renderer
 
   image, gaussians = fitted(control.relocate, 300)
@@ -173,7 +173,7 @@ def quantisation() -> Any:
   for octaves in COARSER:
     times = 8 * octaves * len(balanced)  # an eighth of an octave of one step at a time
     steps = quantization.coarser(balanced, times, quantization.finest(gaussians))
-    snapped, data = quantization.nearest(gaussians, steps), packing.pack(gaussians, steps)
+    snapped, data = grids.nearest(gaussians, steps), packing.pack(gaussians, steps)
     drawn = np.clip(np.asarray(gaussjax.render(snapped)), 0, 1)
     print(f"{octaves}: {len(data)} bytes, {float(gaussjax.metrics.psnr(drawn, image)):.2f} dB")
     shown += [drawn[40:232, 100:356], np.ones((192, 4, 3), np.float32)]

@@ -13,7 +13,7 @@ import numpy as np
 import gaussjax
 from gaussjax import Canvas, Euler, Gaussians, geometry
 from gaussjax.fitting import density, optimizers, recipes
-from gaussjax.gjx import encoding, quantization
+from gaussjax.gjx import encoding, grids
 from gaussjax.rendering import blends, dense, kernel
 
 BLENDS = (blends.weighted_average, blends.accumulated_sum, blends.alpha_composite)
@@ -92,7 +92,7 @@ def _to_nearest(fitted, target, steps, *, progress_fn, **options):
   """A quantizer as a user may write one: every number at the nearest code, and that is it."""
   del target, options
   progress_fn(1, 1)
-  return quantization.nearest(fitted, steps)
+  return grids.nearest(fitted, steps)
 
 
 def quick_effort(steps):

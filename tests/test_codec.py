@@ -288,7 +288,7 @@ def test_codes_give_back_the_quantised_set_and_quantising_is_idempotent(kind, st
   np.testing.assert_allclose(dequantized.colors, quantized.colors, atol=1e-5 * scale, rtol=1e-4)
   far = np.abs(dequantized.means - quantized.means).max(1) > 5e-3
   assert far.mean() < 0.02  # of the thinnest, float32 may find another shape of a cell
-  again = quantization.codes_of(dequantized, steps)
+  again = grids.codes_of(dequantized, steps)
   for name, first, second in zip(Codes._fields, codes, again, strict=True):
     # But for means clipped at the margin, the thinnest, and float32 of large numbers.
     assert np.mean(first != second) < (0.1 if name in ("cells", "parts") else 0.02), name
@@ -483,14 +483,14 @@ def test_of_several_tries_the_best_is_kept(monkeypatch):
   monkeypatch.setattr(search, "_filled", filled)
   monkeypatch.setattr(encoding, "loss", lambda work, data: {7: 0.3, 8: 0.1, 9: 0.2}[data[0]])
   assert search._to_size(work, 477) == bytes([8])
-  assert seen == [(7, "fit-try-0", 100), (8, "fit-try-1", 109), (9, "fit-try-2", 92)]
+  assert seen == [(7, "fit-try-0", 99), (8, "fit-try-1", 108), (9, "fit-try-2", 91)]  # of the table
 
 
 def plain(fitted, target, steps, *, progress_fn, **options):
   """A quantizer as a user may write one: every number at the nearest code, and that is it."""
   assert target.shape == (24, 31, 3) and set(options) == {"stage_steps", "seed", "loss"}
   progress_fn(1, 1)
-  return quantization.nearest(fitted, steps)
+  return grids.nearest(fitted, steps)
 
 
 EFFORT = encoding.Effort(1, 1, quantizer=plain)
@@ -567,8 +567,8 @@ def test_sets_that_the_format_does_not_hold_are_refused():
 def test_large_colours_have_steps_that_hold_them():
   bright = PLAIN._replace(colors=PLAIN.colors * 9000)
   least = quantization.finest(bright)
-  assert least.color > quantization.FINEST.color and quantization.finest(PLAIN) == quantization.FINEST
-  codes = quantization.codes_of(bright, least).colors
+  assert least.color > grids.FINEST.color and quantization.finest(PLAIN) == grids.FINEST
+  codes = grids.codes_of(bright, least).colors
   assert contexts.MAX_COLOR_CODE / 8 < np.abs(codes).max() < contexts.MAX_COLOR_CODE / 1.9
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gaussjax import geometry
-from gaussjax.gjx import container, contexts, grids, packing, quantization, rate
+from gaussjax.gjx import container, contexts, grids, packing, rate
 from gaussjax.gjx.grids import Steps
 from gaussjax.rendering.blends import weighted_average
 from gaussjax.types import Canvas, Euler, Gaussians
@@ -31,7 +31,7 @@ def smooth_set(count, noise, seed=0, *, weighted=False):
 def coded_bits(gaussians):
   weighted = gaussians.log_weights is not None
   header = packing.header_of(geometry.canvas_of(gaussians), 3)._replace(steps=STEPS, weighted=weighted)
-  layer = contexts.ordered(quantization.codes_of(gaussians, STEPS))
+  layer = contexts.ordered(grids.codes_of(gaussians, STEPS))
   bits = container.field_bits(container.Contents(header, [layer], {}, []))
   return bits["scale"] + bits["color"] + bits.get("weight", 0)
 

@@ -11,7 +11,7 @@ from scenes import scene
 
 import gaussjax
 from gaussjax.fitting import checkpoints
-from gaussjax.gjx import encoding, quantization, search
+from gaussjax.gjx import encoding, grids, search
 
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 # As in test_cli.py, so that programs are compiled once.
@@ -116,7 +116,7 @@ def test_others_checkpoints_are_refused_in_one_line(tmp_path, monkeypatch):
 
 def test_nothing_is_written_at_first_and_quantizers_need_not_know_of_checkpoints(tmp_path):
   def plain(fitted, target, steps, *, stage_steps, seed, loss, progress_fn):
-    return quantization.nearest(fitted, steps)
+    return grids.nearest(fitted, steps)
 
   for effort in (encoding.Effort(1, 1, quantizer=plain), 0):
     checkpoint = gaussjax.Checkpoint(tmp_path / "checkpoint", every_steps=1, after_seconds=math.inf)

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import scipy.fft
 
 from gaussjax import geometry
-from gaussjax.rendering import blends, kernel, scanlines
+from gaussjax.rendering import blends, buckets, kernel, scanlines
 from gaussjax.types import Array, Euler, Gaussians
 
 # Sizes of new Gaussians, standard deviations in units of the spacing sqrt(W H / N): the residual picks one of them.
@@ -70,6 +69,8 @@ def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction
   if gaussians.canvas is not None and not gaussians.canvas.blend.density:
     raise ValueError(f"got the blend {gaussians.canvas.blend.name}, expected one whose removal costs are known")
   total = blends.coverage(rasterizer)[..., None] + rasterizer.tail
+  counts = buckets.counted(target)[..., None]  # elsewhere nothing changes a colour, and none is wanted
+  total, target = jnp.where(counts, total, jnp.inf), jnp.where(counts, target, prediction)
   cost, seen = rasterizer.removal(gaussians.colors, total, prediction, target)
   return jnp.where((seen > 0) & geometry.visible(gaussians), cost, -jnp.inf)
 
@@ -83,9 +84,11 @@ def births(key: Array, prediction: Array, target: Array, count: int, *, budget: 
   `budget` Gaussians share the picture: their spacing is the unit of the scales.
   """
   height, width, _ = target.shape
-  spacing = jnp.sqrt(height * width / jnp.asarray(budget, prediction.dtype))
+  counts, (rows, columns) = buckets.counted(target), buckets.extent(target)
+  spacing = jnp.sqrt(rows * columns / jnp.asarray(budget, prediction.dtype))
   scales = jnp.maximum(LEAST_BIRTH, spacing * jnp.asarray(BIRTH_SCALES, prediction.dtype))
-  gain, best, blurred = best_blurs(target - prediction, scales)
+  gain, best, blurred = best_blurs(jnp.where(counts[..., None], target - prediction, 0), scales)
+  gain = jnp.where(counts, gain, -jnp.inf)
   side = 2 * APART + 1
   most = gain
   for window in ((side, 1), (1, side)):
@@ -136,6 +139,8 @@ def _by_transforms(residual: Array, scales: Array) -> Blurs:
 
 def _best_blurs(residual: Array, scales: Array) -> Blurs:
   """The same by Fourier transforms, of one scale after another: all at once would take much memory."""
+  import scipy.fft  # half a second of a process that has no use for it where native code blurs
+
   height, width, _ = residual.shape
   margin = 8  # what wraps round beyond this is weak, and only ranks births
   rows, columns = (scipy.fft.next_fast_len(side + margin, real=True) for side in (height, width))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gaussjax import geometry, numerics
 from gaussjax.quality import similarity
+from gaussjax.rendering import buckets
 from gaussjax.types import Array, Euler, Gaussians
 
 
@@ -58,9 +59,10 @@ def gradient_sampled(
   """
   key_pixels, key_offsets, key_thetas = jax.random.split(key, 3)
   height, width, _ = image.shape
-  magnitude = jnp.sqrt(jnp.sum(jnp.square(jnp.stack(image_gradient(image))), axis=(0, -1)))
+  counts, image = buckets.counted(image), buckets.filled(image)
+  magnitude = counts * jnp.sqrt(jnp.sum(jnp.square(jnp.stack(image_gradient(image))), axis=(0, -1)))
   total = jnp.sum(magnitude)
-  uniform = jnp.full_like(magnitude, 1 / magnitude.size)
+  uniform = counts / jnp.sum(counts, dtype=magnitude.dtype)
   share_of_gradient = jnp.where(total > 0, share, 0)
   density = share_of_gradient * magnitude / jnp.where(total > 0, total, 1) + (1 - share_of_gradient) * uniform
   pixels = jax.random.choice(
@@ -88,7 +90,7 @@ def structure_tensor(
   "Optimal orientation detection of linear symmetry", 1987).
   """
   gaussians = gradient_sampled(key, image, num_gaussians, share=share, gamma=gamma)
-  dx, dy = image_gradient(image)
+  dx, dy = image_gradient(buckets.filled(image))
   products = jnp.stack([jnp.sum(a * b, axis=-1) for a, b in ((dx, dx), (dx, dy), (dy, dy))], -1)
   margin = similarity.WINDOW // 2
   padded = jnp.pad(products, ((margin, margin), (margin, margin), (0, 0)), mode="edge")

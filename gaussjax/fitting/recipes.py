@@ -24,7 +24,7 @@ from gaussjax.fitting import (
   resumption,
 )
 from gaussjax.quality import losses, metrics
-from gaussjax.rendering import bands, blends, kernel, renderer
+from gaussjax.rendering import bands, blends, buckets, kernel, renderer
 from gaussjax.types import Array, Canvas, FitResult, Gaussians, Shape, Stop
 
 
@@ -95,12 +95,24 @@ class Asked(NamedTuple):
 
 
 def fitted(image: ArrayLike, asked: Asked) -> Gaussians:
-  """The set of `fit` alone: its metrics have programs of their own, which take an eighth of a first encoding."""
+  """The set of `fit` alone: its metrics have programs of their own, which take an eighth of a first encoding.
+
+  The fit is of the picture in its bucket, where all parts of the recipe know what that is.
+  """
+  pixels = image_io.as_image(image)
   with clock.stepping_clock() as seconds:
-    return geometry.live(_ended(image, asked, seconds)[1].best)
+    ended = _ended(pixels, asked, seconds, bucketed=_knows_buckets(of(asked.preset)))[1]
+  return buckets.on(geometry.live(ended.best), *pixels.shape[:2])
 
 
-def _ended(image: ArrayLike, asked: Asked, seconds: Callable[[], float]) -> tuple[Recipe, loop.Run, Array]:
+def _knows_buckets(recipe: Recipe) -> bool:
+  start, known = recipe.initialize, (multi_scale, initializers.structure_tensor, initializers.gradient_sampled)
+  return recipe.loss is losses.l2 and start in known and recipe.policy in (density.relocate, None)
+
+
+def _ended(
+  image: ArrayLike, asked: Asked, seconds: Callable[[], float], *, bucketed: bool = False
+) -> tuple[Recipe, loop.Run, Array]:
   """The recipe, the run at its end, and the target of a fit."""
   startup.release_programs()
   recipe, checkpoint, mesh = of(asked.preset), asked.checkpoint, asked.mesh
@@ -108,7 +120,7 @@ def _ended(image: ArrayLike, asked: Asked, seconds: Callable[[], float]) -> tupl
   num_gaussians = arguments.whole("num_gaussians", asked.num_gaussians, least=1, most=arguments.MAX_GAUSSIANS)
   seed = arguments.whole("seed", asked.seed, least=0, most=arguments.MAX_SEED)
   stop = checked_stop(asked.stop, recipe)
-  target = renderer.target(pixels)
+  target = renderer.target(buckets.padded(pixels) if bucketed else pixels)
   key_start, key_run = jax.random.split(jax.random.key(seed))
   fitter = make_fitter(recipe, *target.shape[:2])
   state = fitter.init(start(key_start, target, num_gaussians, recipe))
@@ -187,7 +199,8 @@ def start(key: Array, target: Array, num_gaussians: int, recipe: Recipe) -> Gaus
 def on_canvas(gaussians: Gaussians, target: Array, recipe: Recipe) -> Gaussians:
   """What an initializer gave, as the recipe wants it, on the canvas of a target."""
   height, width, _ = target.shape
-  canvas = Canvas(height, width, jnp.mean(target, axis=(0, 1)), recipe.blend)
+  background = jnp.mean(target, axis=(0, 1), where=buckets.counted(target)[..., None])
+  canvas = Canvas(height, width, background, recipe.blend)
   log_weights = jnp.zeros(len(gaussians.means), target.dtype) if recipe.weighted else gaussians.log_weights
   return gaussians._replace(shape=recipe.parameterize(gaussians.shape), log_weights=log_weights, canvas=canvas)
 
@@ -210,13 +223,18 @@ def multi_scale(
   others where they take most of what is missing. For the weighted average. Images under 16 `shrink` pixels each
   way, or of fewer pixels than Gaussians, start by `initializers.structure_tensor`.
   """
-  height, width, _ = image.shape
+  pixels = np.asarray(image)
+  height, width = map(int, buckets.extent(pixels))
   coarse = coarse_part(height, width, num_gaussians, share=share, shrink=shrink)
   if not coarse:
     return initializers.structure_tensor(key, image, num_gaussians)
-  small = image_io.resize(np.asarray(image), height // shrink, width // shrink)
+  small = image_io.resize(pixels[:height, :width], *coarse_size(height, width, shrink=shrink))
   found = fitted(small, Asked(coarse, coarse_seed(key), COARSE, Stop(max_steps=steps)))
-  return with_detail(key, found, renderer.render(found, height, width), image, num_gaussians)
+  by = np.array([width / small.shape[1], height / small.shape[0]], small.dtype)
+  found = buckets.on(found, *buckets.size(*small.shape[:2]))
+  seen = (0, 0, image.shape[1] / float(by[0]), image.shape[0] / float(by[1]))
+  drawn = renderer.render(found, *image.shape[:2], viewport=seen)
+  return with_detail(key, found, by, drawn, image, num_gaussians)
 
 
 def coarse_seed(key: Array) -> int:
@@ -231,16 +249,21 @@ def coarse_part(height: int, width: int, num_gaussians: int, *, share: float = S
   return 0 if min(height, width) < 16 * shrink or coarse == num_gaussians or crowded else coarse
 
 
+def coarse_size(height: int, width: int, *, shrink: int = SHRINK) -> tuple[int, int]:
+  """(height, width) of the small image. Rounded up, so that sizes of one bucket are of one bucket there too."""
+  return -(-height // shrink), -(-width // shrink)
+
+
 COARSE = Recipe(learning_rate=0.04)  # Euler shapes
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def with_detail(key: Array, coarse: Gaussians, drawn: Array, image: Array, num_gaussians: int) -> Gaussians:
-  """`num_gaussians` in all: the `coarse` set at the size of the `image`, where it looks as `drawn`, and births."""
-  canvas = geometry.canvas_of(coarse)
-  size = jnp.array([image.shape[1] / canvas.width, image.shape[0] / canvas.height], image.dtype)
-  by = jnp.broadcast_to(jnp.sqrt(size[0] * size[1]), len(coarse.means))
-  large = Gaussians(coarse.means * size, jax.vmap(geometry.enlarged)(coarse.shape, by), coarse.colors)
+@functools.partial(jax.jit, static_argnums=5)
+def with_detail(
+  key: Array, coarse: Gaussians, by: Array, drawn: Array, image: Array, num_gaussians: int
+) -> Gaussians:
+  """`num_gaussians` in all: the `coarse` set, `by` `[2]` times as large, where it looks as `drawn`, and births."""
+  mean = jnp.broadcast_to(jnp.sqrt(by[0] * by[1]), len(coarse.means))
+  large = Gaussians(coarse.means * by, jax.vmap(geometry.enlarged)(coarse.shape, mean), coarse.colors)
   count = num_gaussians - len(coarse.means)
   born = density.births(key, drawn, image, count, budget=jnp.int32(num_gaussians))
   return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), large, born)
@@ -272,7 +295,10 @@ def make_fitter(recipe: Recipe, height: int, width: int) -> loop.Fitter:
 def distortion(
   loss: Callable[[Array, Array], Array], params: Gaussians, neighbors: renderer.Neighbors, target: Array
 ) -> Array:
-  """The `loss` [] of a set's picture; of a large one band by band, where the loss goes by pixels."""
+  """The `loss` [] of a set's picture; of a large one band by band, where the loss goes by pixels.
+
+  Pixels of the target that are no picture's count as alike, where the loss goes by pixels; others know none.
+  """
   if loss is losses.l2:
     return bands.mean(blends.mean_square, params, neighbors, target)
   if loss in losses.PIXELWISE:
@@ -332,23 +358,25 @@ def _measured(loss: Callable, params: Gaussians, neighbors: renderer.Neighbors, 
   def visit(on: kernel.Rasterizer, seen: Array, first: Array) -> tuple[Array, ...]:
     new = jnp.arange(len(seen)) >= first
     (drawn, weights), pixels = blends.with_coverage(params, on), target.shape[0] * target.shape[1]
-    error = jnp.mean(jnp.square(jnp.clip(drawn, 0, 1) - seen), axis=-1)
-    covered = jnp.sum(weights > guards.COVERED, axis=1)
+    drawn, wanted = blends.compared(drawn, seen, first)
+    error = jnp.mean(jnp.square(jnp.clip(drawn, 0, 1) - wanted), axis=-1)
+    covered = jnp.sum((weights > guards.COVERED) & buckets.counted(seen), axis=1)
     share = len(seen) / target.shape[0]
     return (
-      loss(blends.counted(drawn, seen, first), seen) * share if by_pixels else jnp.zeros(()),
-      jnp.sum(error.sum(1), where=new) / pixels,
+      loss(drawn, wanted) * share if by_pixels else jnp.zeros(()),
+      jnp.sum(error.sum(1)) / pixels,
       jnp.sum(covered, where=new) / pixels,
       guards.sample(weights),
     )
 
   found, errors, covered, sampled = bands.each(visit, params, neighbors, target)
-  error = jnp.sum(errors)
+  share = buckets.share(target)
+  error = jnp.sum(errors) / share
   return {
-    "loss": jnp.sum(found) if by_pixels else distortion(loss, params, neighbors, target),
+    "loss": jnp.sum(found) / share if by_pixels else distortion(loss, params, neighbors, target),
     "psnr": metrics.psnr_of(error),
     "mse": error,
-    **guards.diagnostics(params, sampled.ravel(), jnp.sum(covered)),
+    **guards.diagnostics(params, sampled.ravel(), jnp.sum(covered) / share),
   }
 
 

@@ -101,13 +101,14 @@ def _starts(key: Array, targets: Array, num_gaussians: int, recipe: recipes.Reci
   coarse = recipes.coarse_part(targets.shape[1], targets.shape[2], num_gaussians)
   if recipe.initialize is not recipes.multi_scale or not coarse:
     return _stack([recipes.start(key, target, num_gaussians, recipe) for target in targets])
-  height, width = (size // recipes.SHRINK for size in targets.shape[1:3])
+  height, width = recipes.coarse_size(*targets.shape[1:3])
   small = [image_io.resize(image, height, width) for image in np.asarray(targets)]
   fitted, _ = fit_stack(
     small, num_gaussians=coarse, seed=recipes.coarse_seed(key), preset=recipes.COARSE, steps=recipes.COARSE_STEPS
   )
   drawn = _draw(fitted, _allocated(fitted, size=targets.shape[1:3]))
-  detailed = lambda of_one, seen, target: recipes.with_detail(key, of_one, seen, target, num_gaussians)
+  by = np.array([targets.shape[2] / width, targets.shape[1] / height], targets.dtype)
+  detailed = lambda of_one, seen, target: recipes.with_detail(key, of_one, by, seen, target, num_gaussians)
   params = jax.jit(jax.vmap(detailed))(fitted, drawn, targets)
   return jax.vmap(lambda params, target: recipes.on_canvas(params, target, recipe))(params, targets)
 

@@ -218,18 +218,25 @@ def frame(log_scales, thetas, bits, np=jnp):
   return columns, rows, (major - minor) * cos * sin / xx
 
 
+def size_of(canvas: Canvas) -> NDArray:
+  """`[2]` (x, y) pixels."""
+  return np.array([canvas.width, canvas.height])
+
+
 def margins(canvas: Canvas) -> NDArray:
   """`[2]` (x, y) pixels."""
-  return MARGIN * np.array([canvas.width, canvas.height])
+  return MARGIN * size_of(canvas)
 
 
-def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
+def quantize(gaussians: Gaussians, grid: Grid, size: Array | None = None) -> tuple[Gaussians, Codes]:
   """The set with every number at the nearest point of its grid, the major scale first, and its codes.
 
-  Raises TypeError for shapes other than Euler.
+  `size` `[2]` (x, y) is the picture's, in pixels, where it is not the canvas'. Raises TypeError for shapes other
+  than Euler.
   """
-  canvas = geometry.canvas_of(gaussians)
   shape = gaussians.shape
+  if size is None:
+    size = jnp.asarray(size_of(geometry.canvas_of(gaussians)))
   if not isinstance(shape, Euler):
     raise TypeError(f"got {type(shape).__name__}, expected Euler shapes")
   whole = lambda value: jnp.round(value).astype(jnp.int32)
@@ -261,23 +268,24 @@ def quantize(gaussians: Gaussians, grid: Grid) -> tuple[Gaussians, Codes]:
   matrix = jnp.asarray(decorrelation(gaussians.colors.shape[1]), dtype)
   colors = whole(gaussians.colors @ matrix.T / unit)
   means, cells, parts = _quantize_means(
-    gaussians.means, log_scales, thetas, part_bits(feature), grid.position, canvas
+    gaussians.means, log_scales, thetas, part_bits(feature), grid.position, size
   )
   nearest = Gaussians(
     means,
     Euler(log_scales, thetas),
     colors * unit @ matrix,
     (weights * grid.weight).astype(dtype) / ONE if gaussians.log_weights is not None else None,
-    canvas,
+    gaussians.canvas,
   )
   return nearest, Codes(cells, weights, minor, ratio, turn, colors, parts)
 
 
-def _quantize_means(means: Array, log_scales: Array, thetas: Array, bits: Array, position: float, canvas: Canvas):
+def _quantize_means(means: Array, log_scales: Array, thetas: Array, bits: Array, position: float, size: Array):
   """The means on their grid `[N, 2]`, the cells `[N, 2]` and the parts `[N]`."""
   side = position * 2**SPLIT
-  margin = jnp.asarray(margins(canvas), means.dtype)
-  inside = jnp.clip(means, -margin, jnp.array([canvas.width, canvas.height]) + margin) + margin
+  size = size.astype(means.dtype)
+  margin = MARGIN * size
+  inside = jnp.clip(means, -margin, size + margin) + margin
   cells = jnp.floor(inside / side).astype(int)
   columns, rows, slope = frame(log_scales, thetas, bits)
   x, y = (inside / side - cells).T
@@ -292,6 +300,32 @@ def _quantize_means(means: Array, log_scales: Array, thetas: Array, bits: Array,
   place = jnp.stack([(column + 0.5) / columns, y - below], 1)
   parts = column * rows + jnp.mod(row, rows)
   return (cells + place) * side - margin, cells, parts
+
+
+# With finer ones `quantize` leaves its 32 bits.
+FINEST = Steps(position=80, log_scale=64, turn=208, color=48, weight=64)
+
+_quantize = jax.jit(quantize)
+
+
+def nearest(gaussians: Gaussians, steps: Steps) -> Gaussians:
+  """The set with every number at the nearest point of its grid."""
+  return _quantized(gaussians, steps)[0]._replace(canvas=gaussians.canvas)
+
+
+def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
+  """The integers, of numpy, nearest to a set on the grids of `steps`."""
+  return Codes(*[np.asarray(field).astype(np.int64) for field in _quantized(gaussians, steps)[1]])
+
+
+def _quantized(gaussians: Gaussians, steps: Steps) -> tuple[Gaussians, Codes]:
+  """By one program for sets of all canvases."""
+  return _quantize(gaussians._replace(canvas=None), grid(steps), picture_size(gaussians))
+
+
+def picture_size(gaussians: Gaussians) -> NDArray:
+  """The `size` of `quantize`."""
+  return size_of(geometry.canvas_of(gaussians)).astype(np.int32)
 
 
 class Known(NamedTuple):

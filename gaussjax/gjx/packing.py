@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gaussjax import geometry, image_io
 from gaussjax.errors import DamagedError, FormatError
-from gaussjax.gjx import container, contexts, grids, quantization, version_2
+from gaussjax.gjx import container, contexts, grids, version_2
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.rendering import blends, renderer
 from gaussjax.rendering.blends import Blend
@@ -77,7 +77,7 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
   numbers beyond what is coded, unknown metadata.
   """
   shown = geometry.shown(gaussians)
-  codes = Codes(*[field[shown] for field in quantization.codes_of(gaussians, steps)])
+  codes = Codes(*[field[shown] for field in grids.codes_of(gaussians, steps)])
   parts = _layered(codes, grids.grid(steps), layers)
   header = header_of(geometry.canvas_of(gaussians), gaussians.colors.shape[1])
   weighted = any(part.weights.any() for part in parts)
@@ -118,7 +118,7 @@ def header_of(canvas: Canvas, channels: int) -> container.Header:
     cutoff=cutoff,
     floor=floor,
     background=tuple(map(int, background)),
-    steps=quantization.FINEST,
+    steps=grids.FINEST,
     layers=1,
     background_unit=unit,
   )

@@ -18,9 +18,9 @@ import numpy as np
 from gaussjax import geometry
 from gaussjax.fitting import checkpoints, loop, optimizers, recipes, resumption
 from gaussjax.gjx import contexts, grids, rate
-from gaussjax.gjx.grids import Codes, Steps
+from gaussjax.gjx.grids import Steps
 from gaussjax.quality import losses, metrics
-from gaussjax.rendering import bands, renderer
+from gaussjax.rendering import bands, buckets, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
 # Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
@@ -32,20 +32,18 @@ STAGE_RATE = 0.003  # learning rate of the colours in a stage
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
-# With finer ones `grids.quantize` leaves its 32 bits.
-FINEST = Steps(position=80, log_scale=64, turn=208, color=48, weight=64)
-
-
 def finest(gaussians: Gaussians) -> Steps:
   """Steps below which a set's numbers do not fit: the cells of a picture of its size, the codes of its colours."""
   canvas = geometry.canvas_of(gaussians)
   side = (1 + 2 * grids.MARGIN) * max(canvas.height, canvas.width) / (contexts.MAX_CELL - 1)
   position = grids.code_of(side / 2**grids.SPLIT) + 1
-  codes = codes_of(gaussians, FINEST._replace(position=max(FINEST.position, position), color=grids.STEP_ZERO))
+  codes = grids.codes_of(
+    gaussians, grids.FINEST._replace(position=max(grids.FINEST.position, position), color=grids.STEP_ZERO)
+  )
   # Half of what a code may be, since quantisation goes on with the colours.
   spare = 2 * int(np.abs(codes.colors).max()) + 1
   color = math.ceil(grids.STEP_ZERO + 8 * math.log2(spare / contexts.MAX_COLOR_CODE))
-  return FINEST._replace(position=max(FINEST.position, position), color=max(FINEST.color, color))
+  return grids.FINEST._replace(position=max(grids.FINEST.position, position), color=max(grids.FINEST.color, color))
 
 
 def coarser(steps: Steps, times: int, least: Steps) -> Steps:
@@ -79,11 +77,9 @@ _FINE_FOR_TURN = 88  # of log-scales, while the angle's step is looked for: bins
 
 def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None) -> Steps:
   """Steps with which each number of a Gaussian adds EXCESS of the squared `error`, that of the set if None."""
-  neighbors = renderer.allocate(fitted)
-
-  def squared_error(gaussians: Gaussians) -> float:
-    return float(_squared_error(gaussians, renderer.allocate(gaussians, like=neighbors), target))
-
+  target = bucketed(target)
+  like = renderer.allocate(_in_bucket(fitted, target))
+  squared_error = lambda gaussians: _error_of(gaussians, target, like)
   base = squared_error(fitted) if error is None else error
   found, least = {}, finest(fitted)
   for name, (coarse, numbers) in _SEARCHED.items():
@@ -91,7 +87,7 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
       found[name] = grids.STEP_ZERO
       continue
     others = least._replace(log_scale=_FINE_FOR_TURN) if name == "turn" else least
-    quantized = lambda code, others=others, name=name: nearest(fitted, others._replace(**{name: code}))
+    quantized = lambda code, others=others, name=name: grids.nearest(fitted, others._replace(**{name: code}))
     fine = getattr(least, name)
     most = squared_error(quantized(fine)) + numbers * EXCESS * base
     while abs(coarse - fine) > 1:
@@ -103,28 +99,32 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
   return Steps(**found)
 
 
-_quantize = jax.jit(grids.quantize)
+def bucketed(target: Array) -> Array:
+  """A target in the bucket of its picture."""
+  height, width, _ = target.shape
+  alone = buckets.size(height, width) == (height, width)
+  return target if alone else renderer.target(buckets.padded(np.asarray(target)))
 
 
-def nearest(gaussians: Gaussians, steps: Steps) -> Gaussians:
-  """The set with every number at the nearest point of its grid."""
-  return _quantize(gaussians, grids.grid(steps))[0]
+def _in_bucket(gaussians: Gaussians, target: Array) -> Gaussians:
+  return buckets.on(gaussians, *target.shape[:2])
 
 
-def codes_of(gaussians: Gaussians, steps: Steps) -> Codes:
-  """The integers, of numpy, nearest to a set on the grids of `steps`."""
-  _, coded = _quantize(gaussians, grids.grid(steps))
-  return Codes(*[np.asarray(field).astype(np.int64) for field in coded])
+def _error_of(gaussians: Gaussians, target: Array, like: renderer.Neighbors | None = None) -> float:
+  """The mean squared error of a set's clipped picture against a target in its bucket."""
+  placed = _in_bucket(gaussians, target)
+  return float(_squared_error(placed, renderer.allocate(placed, like=like), target))
 
 
 @jax.jit
 def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: Array) -> Array:
-  return bands.mean(bands.of_pixels(metrics.mse), gaussians, neighbors, jnp.clip(target, 0, 1))
+  found = bands.mean(bands.of_pixels(metrics.mse), gaussians, neighbors, jnp.clip(target, 0, 1))
+  return found / buckets.share(target)
 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:
   """dB of a set at its fitted size against `target` `[H, W, C]`, of floats, not of 8 bits."""
-  return -10 * math.log10(max(float(_squared_error(gaussians, renderer.allocate(gaussians), target)), 1e-12))
+  return -10 * math.log10(max(_error_of(gaussians, bucketed(target)), 1e-12))
 
 
 Loss = Callable[[Array, Array], Array]  # (prediction, target) -> []
@@ -172,21 +172,21 @@ def incremental(
   `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says whose turn is when.
   With `checkpoint` it goes on from the last share that it finds there. Raises ValueError for what is another's.
   """
-  grid = grids.grid(steps)
-  height, width, _ = target.shape
-  fitter, count = _stage_fitter(height, width, loss), len(fitted.means)
+  grid, size = grids.grid(steps), grids.picture_size(fitted)
+  about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
+  target = bucketed(target) if loss is losses.l2 else target
+  fitter, count = _stage_fitter(*target.shape[:2], loss), len(fitted.means)
   # By numpy, as all that is drawn on the host: a permutation by JAX is a program to trace and compile.
   rank = jnp.asarray(np.random.default_rng(seed).permutation(count), jnp.int32)
-  state = fitter.init(fitted)
+  state = fitter.init(_in_bucket(fitted, target))
   nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
-  about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
   state, done, keep = _resumed(checkpoint, about, state)
   # Compared as integers: an array of weak type is another program.
   among = lambda share: rank < jnp.int32(math.ceil(share * count))
   shares = _Shares(*map(among, ((0.0, 0.0), *STAGES)[done]))
   for index, stage in enumerate(STAGES[done:], done):
     larger = _Shares(*map(among, stage))
-    params = _quantized(state.params, grid, shares, larger)
+    params = _quantized(state.params, grid, size, shares, larger)
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)
     neighbors = renderer.allocate(params, like=state.neighbors)
@@ -197,7 +197,8 @@ def incremental(
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
     state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
     keep(index + 1, state)
-  return _quantized(state.params, grid, shares, _Shares(everyone, everyone))
+  ended = _quantized(state.params, grid, size, shares, _Shares(everyone, everyone))
+  return ended._replace(canvas=fitted.canvas)
 
 
 def _about(fitted: Gaussians, target: Array, steps: Steps, stage_steps: int, seed: int) -> dict:
@@ -255,9 +256,9 @@ def _measure(state: loop.State, target) -> loop.Record:
 
 
 @jax.jit
-def _quantized(params: Gaussians, grid: grids.Grid, before: _Shares, after: _Shares) -> Gaussians:
-  """The set with those put on the grid that are in `after` and were not before."""
-  on_grid, _ = grids.quantize(params, grid)
+def _quantized(params: Gaussians, grid: grids.Grid, size: Array, before: _Shares, after: _Shares) -> Gaussians:
+  """The set with those put on the grid that are in `after` and were not before. `size` `[2]` is the picture's."""
+  on_grid, _ = grids.quantize(params, grid, size)
   placed = functools.partial(_choose, after.geometry & ~before.geometry)
   shape = jax.tree.map(placed, on_grid.shape, params.shape)
   colors = _choose(after.colors & ~before.colors, on_grid.colors, params.colors)

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import arguments, geometry, image_io
 from gaussjax.fitting import checkpoints, density, recipes
-from gaussjax.gjx import container, encoding, packing, quantization, sets
+from gaussjax.gjx import container, encoding, grids, packing, quantization, sets
 from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
-from gaussjax.rendering import blends, renderer
+from gaussjax.rendering import blends, buckets, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
 BITS = 36.0  # a Gaussian's of at most three channels, about
@@ -113,7 +113,7 @@ def _to_size(work: Work, size: int) -> bytes:
   usual = 8 * (size - frame) / bits
 
   def make(work: Work, index: int) -> bytes:
-    return _filled(work, min(round(usual * 2 ** (_octaves(index) / 8)), _most(work)), size)
+    return _filled(work, _near_count(usual * 2 ** (_octaves(index) / 8), work), size)
 
   return _best_of(work, make)
 
@@ -150,7 +150,10 @@ def _trimmed(work: Work, gaussians: Gaussians, steps: Steps, size: int) -> bytes
       break
     share = (len(data) - size) / len(data) + 0.002
     parked = min(count - 1, parked + math.ceil(share * (count - parked)))
-    gaussians = _without_least(gaussians, renderer.allocate(gaussians), work.target, jnp.int32(parked))
+    target = quantization.bucketed(work.target)
+    seen = buckets.on(gaussians, *target.shape[:2])
+    leaner = _without_least(seen, renderer.allocate(seen), target, jnp.int32(parked))
+    gaussians = leaner._replace(canvas=gaussians.canvas)
     data = encoding.file(work, gaussians, steps)
   if len(data) > size:
     data = encoding.file(work, gaussians, encoding.steps_within(work, gaussians, steps, size))
@@ -275,7 +278,7 @@ def stages(image: ArrayLike, num_gaussians: int, *, effort: int | Effort = DEFAU
   quantized = encoding.quantized(work, fitted, steps)
   return Stages(
     quantization.psnr(fitted, target),
-    quantization.psnr(quantization.nearest(fitted, steps), target),
+    quantization.psnr(grids.nearest(fitted, steps), target),
     quantization.psnr(quantized, target),
     quantized,
     steps,
@@ -285,6 +288,11 @@ def stages(image: ArrayLike, num_gaussians: int, *, effort: int | Effort = DEFAU
 def _count_of_table(count: float, work: Work) -> int:
   """The next N of a table of eight an octave, so that pictures of a size share compiled programs."""
   return max(1, min(round(2 ** (math.ceil(8 * math.log2(max(count, 1))) / 8)), _most(work)))
+
+
+def _near_count(count: float, work: Work) -> int:
+  """The nearest N of the same table, for a size of file: a few more, or less, fill it as well."""
+  return min(round(2 ** (round(8 * math.log2(max(count, 1))) / 8)), _most(work))
 
 
 def _most(work: Work) -> int:

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from gaussjax.quality import similarity
 from gaussjax.types import Array
@@ -210,6 +209,8 @@ def _norms(a: NDArray, b: NDArray) -> NDArray:
 
 def _blurred(planes: NDArray) -> NDArray:
   """Planes `[K, 3, H, W]` under the window, zero outside of the picture."""
+  from scipy import ndimage  # for the metric alone, and slow to import
+
   for axis in (2, 3):
     planes = ndimage.correlate1d(planes, WINDOW, axis, mode="constant")
   return planes

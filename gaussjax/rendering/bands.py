@@ -50,7 +50,7 @@ def of_pixels(loss: Callable[[Array, Array], Array]) -> Mean:
   """The mean `loss(prediction, target)`, which is 0 where both are alike."""
 
   def of_band(gaussians: Gaussians, on: kernel.Rasterizer, seen: Array, first: Array) -> Array:
-    return loss(blends.counted(blends.picture(gaussians, on), seen, first), seen)
+    return loss(*blends.compared(blends.picture(gaussians, on), seen, first))
 
   return of_band
 

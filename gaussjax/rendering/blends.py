@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gaussjax.geometry import canvas_of
+from gaussjax.rendering import buckets
 from gaussjax.rendering.kernel import Rasterizer
 from gaussjax.types import Array, Gaussians
 
@@ -90,16 +91,18 @@ def picture(gaussians: Gaussians, on: Rasterizer) -> Array:
 
 
 def mean_square(gaussians: Gaussians, on: Rasterizer, target: Array, first: Array | int = 0) -> Array:
-  """The mean of (picture - target)^2 over all of `target` `[H, W, C]`; rows before `first` count as alike."""
+  """The mean of (picture - target)^2 over all of `target` `[H, W, C]`; what is not `compared` counts as alike."""
   canvas = canvas_of(gaussians)
   if canvas.blend is weighted_average and on.squares is not None:
     return on.squares(_averaged(on, gaussians.colors), canvas.background, target, jnp.int32(first)) / target.size
-  return jnp.mean(jnp.square(counted(picture(gaussians, on), target, first) - target))
+  drawn, wanted = compared(picture(gaussians, on), target, first)
+  return jnp.mean(jnp.square(drawn - wanted))
 
 
-def counted(drawn: Array, target: Array, first: Array | int) -> Array:
-  """`drawn` `[H, W, C]`, but the `target` before row `first`: what is 0 where both are alike counts from there."""
-  return jnp.where((jnp.arange(len(target)) >= first)[:, None, None], drawn, target)
+def compared(drawn: Array, target: Array, first: Array | int) -> tuple[Array, Array]:
+  """(`drawn`, `target`), `[H, W, C]`, both 0 before row `first` and where the target has no picture (buckets)."""
+  counts = (buckets.counted(target) & (jnp.arange(len(target)) >= first)[:, None])[..., None]
+  return jnp.where(counts, drawn, 0), jnp.where(counts, target, 0)
 
 
 def with_coverage(gaussians: Gaussians, on: Rasterizer) -> tuple[Array, Array]:
