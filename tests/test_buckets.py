@@ -101,11 +101,11 @@ def compiled():
 
 
 def test_a_picture_of_another_size_needs_no_program_of_its_own(compiled):
-  effort = encoding.Effort(20, 1)
-  for height, width in ((HEIGHT, WIDTH), (HEIGHT - 3, WIDTH + 4)):
+  effort = encoding.Effort(60, 1)
+  for height, width in ((HEIGHT, WIDTH), (HEIGHT - 5, WIDTH + 4)):
     image = picture(height, width)
     compiled.clear()
-    gaussians, _ = gaussjax.decode(gaussjax.encode(image, size=400, effort=effort))
+    gaussians, _ = gaussjax.decode(gaussjax.encode(image, bpp=0.5, effort=effort))
     assert (gaussians.canvas.height, gaussians.canvas.width) == (height, width)
   # What makes a target's memory that of the renderer is of each size.
   assert not compiled.keys() - {"jit(stage)", "jit(_device_put_reshard)"}

@@ -40,14 +40,16 @@ Policy = Callable[[Array, Scene], tuple[Gaussians, Array]]
 
 
 def relocate(
-  key: Array, scene: Scene, *, share: float = SHARE, fall: float = FALL, idle: Array | int = 0
+  key: Array, scene: Scene, *, share: float = SHARE, fall: float = FALL, idle: Array | int | None = None
 ) -> tuple[Gaussians, Array]:
   """Those that cost least to remove move to where new Gaussians take most from the squared error.
 
   They are the `share` times (1 - progress)^`fall` of all: many while the set takes shape, few that then settle.
-  The `idle` that cost least of all are parked instead, and those that come after them move.
+  The `idle` that cost least of all are parked instead, and those that come after them move: if None, as many as
+  there are places beyond the budget.
   """
   gaussians, places = scene.gaussians, len(scene.gaussians.means)
+  idle = jnp.maximum(places - jnp.asarray(scene.budget, jnp.int32), 0) if idle is None else idle
   count = min(max(1, round(share * places)), math.prod(scene.target.shape[:2]))  # births are at different pixels
   prediction = blends.picture(gaussians, scene.rasterizer)
   cost = removal_cost(gaussians, scene.rasterizer, prediction, scene.target)

@@ -92,22 +92,35 @@ class Asked(NamedTuple):
   checkpoint: checkpoints.Checkpoint | None = None
   progress_fn: loop.Progress | None = None
   mesh: jax.sharding.Mesh | None = None
+  places: int | None = (
+    None  # N that the programs are for, if more: the first round of density control parks the rest
+  )
 
 
 def fitted(image: ArrayLike, asked: Asked) -> Gaussians:
   """The set of `fit` alone: its metrics have programs of their own, which take an eighth of a first encoding.
 
-  The fit is of the picture in its bucket, where all parts of the recipe know what that is.
+  The fit is of the picture in its bucket, where all parts of the recipe know what that is. Parked Gaussians are
+  left in if more places were asked for.
   """
   pixels = image_io.as_image(image)
   with clock.stepping_clock() as seconds:
     ended = _ended(pixels, asked, seconds, bucketed=_knows_buckets(of(asked.preset)))[1]
-  return buckets.on(geometry.live(ended.best), *pixels.shape[:2])
+  found = geometry.live(ended.best) if asked.places is None else _within(asked.num_gaussians, ended)
+  return buckets.on(found, *pixels.shape[:2])
+
+
+def _within(budget: int, ended: loop.Run) -> Gaussians:
+  """The best set of a run, or the last one if the best is of before those beyond the `budget` were parked."""
+  return ended.best if len(geometry.shown(ended.best)) <= budget else ended.state.params
+
+
+IN_BUCKETS = (losses.l2, losses.visual)  # losses that hardly change by pixels that are alike
 
 
 def _knows_buckets(recipe: Recipe) -> bool:
   start, known = recipe.initialize, (multi_scale, initializers.structure_tensor, initializers.gradient_sampled)
-  return recipe.loss is losses.l2 and start in known and recipe.policy in (density.relocate, None)
+  return recipe.loss in IN_BUCKETS and start in known and recipe.policy in (density.relocate, None)
 
 
 def _ended(
@@ -123,7 +136,7 @@ def _ended(
   target = renderer.target(buckets.padded(pixels) if bucketed else pixels)
   key_start, key_run = jax.random.split(jax.random.key(seed))
   fitter = make_fitter(recipe, *target.shape[:2])
-  state = fitter.init(start(key_start, target, num_gaussians, recipe))
+  state = fitter.init(start(key_start, target, asked.places or num_gaussians, recipe))
   if mesh is not None:
     target, key_run, state = renderer.target(pixels, mesh), *_on_mesh((key_run, state), recipe, mesh)
   begun = loop.begin(state)
@@ -297,13 +310,14 @@ def distortion(
 ) -> Array:
   """The `loss` [] of a set's picture; of a large one band by band, where the loss goes by pixels.
 
-  Pixels of the target that are no picture's count as alike, where the loss goes by pixels; others know none.
+  Pixels of the target that are no picture's count as alike; only the losses IN_BUCKETS know any.
   """
   if loss is losses.l2:
     return bands.mean(blends.mean_square, params, neighbors, target)
   if loss in losses.PIXELWISE:
     return bands.mean(bands.of_pixels(loss), params, neighbors, target)
-  return loss(blends.picture(params, renderer.rasterizer(params, neighbors)), target)
+  drawn = blends.picture(params, renderer.rasterizer(params, neighbors))
+  return loss(*blends.compared(drawn, target, 0)) if loss in IN_BUCKETS else loss(drawn, target)
 
 
 def rates(recipe: Recipe, height: int, width: int) -> optimizers.Rates:

@@ -196,10 +196,11 @@ def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) ->
 
   Or the coarsest that are tried.
   """
-  least, count = quantization.finest(fitted), len(fitted.means)
+  least, count = quantization.finest(fitted), len(geometry.shown(fitted))
   guess = 0
   if count >= 2 * SAMPLE:  # a part tells nearly how many times, in a fraction of the time
-    part = geometry.take(fitted, _stretches(fitted))
+    shown = geometry.live(fitted)
+    part = geometry.take(shown, _stretches(shown))
     guess = _times_coarser(work, part, balanced, least, most * SAMPLE / count, 0)
   return quantization.coarser(balanced, _times_coarser(work, fitted, balanced, least, most, guess), least)
 
@@ -207,7 +208,8 @@ def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) ->
 def _times_coarser(work: Work, fitted: Gaussians, balanced: Steps, least: Steps, most: float, guess: int) -> int:
   """How many times steps are made coarser, one after another, to take `most` bytes; looked for from a guess on."""
   low, high = FINER, COARSER
-  per_time = len(fitted.means) * NUMBERS / len(balanced) / 8 / 8  # an eighth of a bit of a quarter of the numbers
+  # An eighth of a bit of a quarter of the numbers.
+  per_time = len(geometry.shown(fitted)) * NUMBERS / len(balanced) / 8 / 8
   for tries in itertools.count():
     if high - low <= 1:
       return high

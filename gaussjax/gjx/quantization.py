@@ -174,7 +174,7 @@ def incremental(
   """
   grid, size = grids.grid(steps), grids.picture_size(fitted)
   about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
-  target = bucketed(target) if loss is losses.l2 else target
+  target = bucketed(target) if loss in recipes.IN_BUCKETS else target
   fitter, count = _stage_fitter(*target.shape[:2], loss), len(fitted.means)
   # By numpy, as all that is drawn on the host: a permutation by JAX is a program to trace and compile.
   rank = jnp.asarray(np.random.default_rng(seed).permutation(count), jnp.int32)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import arguments, geometry, image_io
-from gaussjax.fitting import checkpoints, density, recipes
+from gaussjax.fitting import checkpoints, density, loop, recipes
 from gaussjax.gjx import container, encoding, grids, packing, quantization, sets
 from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
@@ -113,7 +113,7 @@ def _to_size(work: Work, size: int) -> bytes:
   usual = 8 * (size - frame) / bits
 
   def make(work: Work, index: int) -> bytes:
-    return _filled(work, _near_count(usual * 2 ** (_octaves(index) / 8), work), size)
+    return _filled(work, min(round(usual * 2 ** (_octaves(index) / 8)), _most(work)), size)
 
   return _best_of(work, make)
 
@@ -143,7 +143,8 @@ def _best_of(work: Work, make: Callable[[Work, int], bytes]) -> bytes:
 
 def _trimmed(work: Work, gaussians: Gaussians, steps: Steps, size: int) -> bytes:
   """The file of at most `size` bytes of a set that takes a few bytes more, rarely: fewer Gaussians, or coarser."""
-  data, count, parked = encoding.file(work, gaussians, steps), len(gaussians.means), 0
+  data, count = encoding.file(work, gaussians, steps), len(gaussians.means)
+  parked = count - len(geometry.shown(gaussians))
   for _ in range(MAX_REMOVALS):
     blend = geometry.canvas_of(gaussians).blend
     if len(data) <= size or parked == count - 1 or blend is not blends.weighted_average:
@@ -287,12 +288,24 @@ def stages(image: ArrayLike, num_gaussians: int, *, effort: int | Effort = DEFAU
 
 def _count_of_table(count: float, work: Work) -> int:
   """The next N of a table of eight an octave, so that pictures of a size share compiled programs."""
-  return max(1, min(round(2 ** (math.ceil(8 * math.log2(max(count, 1))) / 8)), _most(work)))
+  return max(1, min(_next_of_table(count), _most(work)))
 
 
-def _near_count(count: float, work: Work) -> int:
-  """The nearest N of the same table, for a size of file: a few more, or less, fill it as well."""
-  return min(round(2 ** (round(8 * math.log2(max(count, 1))) / 8)), _most(work))
+def _next_of_table(count: float) -> int:
+  eighths = math.ceil(8 * math.log2(max(count, 1)))
+  return next(found for n in (eighths - 1, eighths) if (found := round(2 ** (n / 8))) >= count or n == eighths)
+
+
+def _places(work: Work, num_gaussians: int, steps: int) -> int | None:
+  """Places for a fit of `num_gaussians`: N for as many of each pixel of the bucket.
+
+  So all pictures that share a bucket and a rate share programs. None, as many as Gaussians, where nothing would
+  park those beyond: in very short fits, and by policies of one's own.
+  """
+  if work.effort.recipe.policy is not density.relocate or steps < 2 * loop.CONTROL_EVERY:
+    return None
+  height, width = work.image.shape[:2]
+  return _next_of_table(num_gaussians * math.prod(buckets.size(height, width)) / (height * width))
 
 
 def _most(work: Work) -> int:
@@ -324,7 +337,10 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
     recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   checkpoint = work.part(f"{stage}-{num_gaussians}")
-  asked = recipes.Asked(num_gaussians, work.effort.seed, recipe, Stop(max_steps=total), checkpoint, report)
+  places = _places(work, num_gaussians, total)
+  asked = recipes.Asked(
+    num_gaussians, work.effort.seed, recipe, Stop(max_steps=total), checkpoint, report, places=places
+  )
   fitted = recipes.fitted(work.image, asked)
   return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
 
