@@ -12,7 +12,7 @@ from scenes import picture, scene
 
 import gaussjax
 from gaussjax.fitting import density, initializers, recipes
-from gaussjax.gjx import encoding, grids, quantization
+from gaussjax.gjx import encoding, grids, packing, quantization, search
 from gaussjax.rendering import bands, blends, buckets, renderer
 
 HEIGHT, WIDTH = 70, 97
@@ -75,6 +75,15 @@ def test_starts_are_within_the_picture(initialize):
   last = np.asarray(begun.means)[30:]  # the first may be of the coarse fit, which may have left the picture
   assert (last >= 0).all() and (last <= [WIDTH, HEIGHT]).all()
   np.testing.assert_allclose(begun.canvas.background, IMAGE.mean((0, 1), np.float64), rtol=1e-5)
+
+
+def test_a_file_has_as_many_gaussians_as_were_asked_for_and_no_idle_places():
+  effort = encoding.Effort(60, 2)
+  image = picture(HEIGHT, WIDTH, seed=2)
+  work = encoding.Work(image, effort, 1, {}, lambda *at: None)
+  stages = search.stages(image, 40, effort=effort)
+  assert search._places(work, 40, 60) == len(stages.gaussians.means) == 45
+  assert len(packing.decode(packing.pack(stages.gaussians, stages.steps))[0].means) == 40
 
 
 def test_quantising_knows_the_picture_and_not_its_bucket():

@@ -93,7 +93,7 @@ class Asked(NamedTuple):
   progress_fn: loop.Progress | None = None
   mesh: jax.sharding.Mesh | None = None
   places: int | None = (
-    None  # N that the programs are for, if more: the first round of density control parks the rest
+    None  # that programs are for, if more than N: the first round of density control parks the rest
   )
 
 

@@ -231,8 +231,8 @@ def margins(canvas: Canvas) -> NDArray:
 def quantize(gaussians: Gaussians, grid: Grid, size: Array | None = None) -> tuple[Gaussians, Codes]:
   """The set with every number at the nearest point of its grid, the major scale first, and its codes.
 
-  `size` `[2]` (x, y) is the picture's, in pixels, where it is not the canvas'. Raises TypeError for shapes other
-  than Euler.
+  `size` `[2]` (x, y) is the picture's, in pixels, where it is not the canvas'. What is parked stays parked, its
+  codes mean nothing. Raises TypeError for shapes other than Euler.
   """
   shape = gaussians.shape
   if size is None:
@@ -271,7 +271,7 @@ def quantize(gaussians: Gaussians, grid: Grid, size: Array | None = None) -> tup
     gaussians.means, log_scales, thetas, part_bits(feature), grid.position, size
   )
   nearest = Gaussians(
-    means,
+    jnp.where(geometry.visible(gaussians)[:, None], means, gaussians.means),
     Euler(log_scales, thetas),
     colors * unit @ matrix,
     (weights * grid.weight).astype(dtype) / ONE if gaussians.log_weights is not None else None,
