@@ -92,9 +92,7 @@ class Asked(NamedTuple):
   checkpoint: checkpoints.Checkpoint | None = None
   progress_fn: loop.Progress | None = None
   mesh: jax.sharding.Mesh | None = None
-  places: int | None = (
-    None  # that programs are for, if more than N: the first round of density control parks the rest
-  )
+  places: int | None = None  # that programs are for, if not N; a round of density control parks those beyond
 
 
 def fitted(image: ArrayLike, asked: Asked) -> Gaussians:

@@ -150,8 +150,9 @@ class Quantizer(Protocol):
   ) -> Gaussians:
     """A set near the grids of `steps` that looks as like `target` `[H, W, C]` as may be by `loss`.
 
-    `fitted` has Euler shapes and no log-weights, and so has the result. `stage_steps` is the time that it may
-    take, `seed` is for what it draws by lot, and `progress_fn` receives (steps done, steps in all).
+    `fitted` has Euler shapes and no log-weights, and so has the result; parked Gaussians (`geometry.park`) are to
+    stay parked, and are no part of a file. `stage_steps` is the time that it may take, `seed` is for what it
+    draws by lot, and `progress_fn` receives (steps done, steps in all).
     """
     ...
 
