@@ -56,7 +56,8 @@ def run(main: Callable[[], int | None], description: str) -> None:
   """Parses the flags and runs `main`, which returns an exit status.
 
   `--help` prints `description` and the flags and exits 0, before JAX is imported. A usage error, and any ValueError
-  or OSError of `main`, is one line on stderr and exit status 2; a FitError exits 1, an interruption 130.
+  or OSError of `main`, is one line on stderr and exit status 2; a FitError exits 1, an interruption 130, by
+  SIGTERM too: what was started ends with it.
   """
   from gaussjax import startup
 
@@ -74,6 +75,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
   except flags.Error as error:
     _fail(str(error))
   try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # by itself it would leave other processes behind
     startup.prepare_jax()
     sys.exit(main())
   except KeyboardInterrupt:

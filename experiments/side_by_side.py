@@ -103,7 +103,8 @@ def draw(rows: list[list[Shown]], path: Path) -> None:
       axes.imshow(one.pixels[top:bottom, left:right], interpolation="nearest")
       axes.set_title(one.words, fontsize=9)
       axes.set_axis_off()
-  figure.savefig(path, dpi=100, pil_kwargs={"quality": 88})
+  # Tight, since the titles of a single line of pictures stand out of the figure.
+  figure.savefig(path, dpi=100, bbox_inches="tight", pil_kwargs={"quality": 88})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The runners as a user meets them: real processes, right and wrong input."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,21 @@ def undisturbed(tmp_path_factory):
   done = run(*LONG, f"--out_dir={out}")
   assert done.returncode == 0, done.stderr
   return done, out
+
+
+def test_what_a_runner_started_ends_with_it():
+  code = """
+import subprocess, sys
+from experiments import runner
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+runner.run(lambda: subprocess.run([sys.executable, "-c", child]).returncode, "")
+"""
+  with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    child = int(process.stdout.readline())
+    process.terminate()
+    assert process.wait(60) == 130
+  with pytest.raises(ProcessLookupError):
+    os.kill(child, 0)
 
 
 def test_a_fit_from_end_to_end(undisturbed):
