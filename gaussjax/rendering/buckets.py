@@ -16,8 +16,8 @@ from gaussjax import geometry
 from gaussjax.types import Array, Gaussians
 
 SIDES = 8  # of the table, an octave
-LEAST_SIDE = 16  # pixels: smaller ones are what they are, and so are pictures of more than MOST_PIXELS,
-MOST_PIXELS = 2**22  # of which the pixels beyond would cost more than programs
+LEAST_SIDE = 16  # pixels: pictures with a smaller side are a bucket of their own,
+MOST_PIXELS = 2**22  # and so are larger ones, where the pixels beyond would cost more than programs
 
 
 def size(height: int, width: int) -> tuple[int, int]:
