@@ -42,7 +42,7 @@ def commands(images: str, four: str, fresh: bool) -> dict[str, list[str]]:
   return {
     "photographs": [*sweep, "--num_gaussians=5000,10000", "--name=kodak"],
     "photographs by best": [*sweep, "--num_gaussians=10000", "--variants=best", "--name=kodak"],
-    "photographs by many": [*sweep, "--num_gaussians=50000", "--name=kodak_high"],
+    "photographs by many": [*sweep, "--num_gaussians=30000,50000", "--name=kodak_high"],
     "parts": [
       *("sweep", of_four, *again, "--num_gaussians=5000", "--seeds=0,1", "--seconds=60", "--name=ablation"),
       f"--variants={ABLATION}",
