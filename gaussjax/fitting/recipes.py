@@ -101,11 +101,10 @@ def fitted(image: ArrayLike, asked: Asked) -> Gaussians:
   The fit is of the picture in its bucket, where all parts of the recipe know what that is. Parked Gaussians are
   left in if more places were asked for.
   """
-  pixels = image_io.as_image(image)
   with clock.stepping_clock() as seconds:
-    ended = _ended(pixels, asked, seconds, bucketed=_knows_buckets(of(asked.preset)))[1]
+    ended = _ended(image, asked, seconds, bucketed=_knows_buckets(of(asked.preset)))[1]
   found = geometry.live(ended.best) if asked.places is None else _within(asked.num_gaussians, ended)
-  return buckets.on(found, *pixels.shape[:2])
+  return buckets.on(found, *np.shape(image)[:2])
 
 
 def _within(budget: int, ended: loop.Run) -> Gaussians:

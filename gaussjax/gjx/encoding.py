@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gaussjax import arguments, geometry, numerics
+from gaussjax import arguments, geometry
 from gaussjax.fitting import checkpoints, optimizers, recipes
 from gaussjax.gjx import container, contexts, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
@@ -162,8 +162,7 @@ def frame(work: Work) -> float:
 
 def reached(work: Work, data: bytes) -> float:
   """dB of a file's picture at 8 bits."""
-  error = np.mean(np.square(np.asarray(_drawn(data)) - np.clip(work.image, 0, 1), dtype=np.float64))
-  return -10 * math.log10(max(error, numerics.MIN_MSE))
+  return quantization.decibels(np.mean(np.square(_drawn(data) - np.clip(work.image, 0, 1), dtype=np.float64)))
 
 
 def loss(work: Work, data: bytes) -> float:
@@ -188,7 +187,7 @@ def most_psnr(image: NDArray) -> float:
   """dB that 8 bits can reach of an image `[H, W, C]`, at most MOST_PSNR."""
   visible = np.clip(image, 0, 1)
   error = float(np.mean(np.square(np.round(visible * 255) / 255 - visible, dtype=np.float64)))
-  return min(MOST_PSNR, -10 * math.log10(max(error, 1e-12)))
+  return min(MOST_PSNR, quantization.decibels(error))
 
 
 def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) -> Steps:

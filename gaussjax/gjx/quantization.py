@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gaussjax import geometry
+from gaussjax import geometry, numerics
 from gaussjax.fitting import checkpoints, loop, optimizers, recipes, resumption
 from gaussjax.gjx import contexts, grids, rate
 from gaussjax.gjx.grids import Steps
@@ -124,7 +124,12 @@ def _squared_error(gaussians: Gaussians, neighbors: renderer.Neighbors, target: 
 
 def psnr(gaussians: Gaussians, target: Array) -> float:
   """dB of a set at its fitted size against `target` `[H, W, C]`, of floats, not of 8 bits."""
-  return -10 * math.log10(max(_error_of(gaussians, bucketed(target)), 1e-12))
+  return decibels(_error_of(gaussians, bucketed(target)))
+
+
+def decibels(error: float) -> float:
+  """The PSNR of a mean squared error, as metrics.psnr_of on the host."""
+  return -10 * math.log10(max(error, numerics.MIN_MSE))
 
 
 Loss = Callable[[Array, Array], Array]  # (prediction, target) -> []

@@ -293,7 +293,8 @@ def _count_of_table(count: float, work: Work) -> int:
 
 def _next_of_table(count: float) -> int:
   eighths = math.ceil(8 * math.log2(max(count, 1)))
-  return next(found for n in (eighths - 1, eighths) if (found := round(2 ** (n / 8))) >= count or n == eighths)
+  below = round(2 ** ((eighths - 1) / 8))  # which may be enough, since it is rounded
+  return below if below >= count else round(2 ** (eighths / 8))
 
 
 def _places(work: Work, num_gaussians: int, steps: int) -> int | None:
