@@ -86,7 +86,11 @@ def test_quantising_knows_the_picture_and_not_its_bucket():
 
 @pytest.fixture
 def compiled():
-  """How often a program of each name was compiled, or found in the cache on disk, so far."""
+  """How often a program of each name was compiled, or found in the cache on disk, so far.
+
+  Programs of tests before are let go of: a process with very many does so by itself, between the two encodings too.
+  """
+  jax.clear_caches()
   names = collections.Counter()
 
   def count(event, seconds, **about):
