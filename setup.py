@@ -1,6 +1,7 @@
-"""Builds the native renderer where there is a C++ compiler; without one the package is of Python alone.
+"""Builds the native renderer and the native coder where there is a C++ compiler; without one the package is of
+Python alone.
 
-Its XLA headers come with jaxlib, which pyproject.toml asks for while building.
+The renderer's XLA headers come with jaxlib, which pyproject.toml asks for while building.
 """
 
 from importlib import util
@@ -9,25 +10,29 @@ from pathlib import Path
 import setuptools
 
 
-def scanlines() -> list[setuptools.Extension]:
-  """The extension module, whose failure to build is a warning."""
+def extension(name: str, source: str, **more: list[str]) -> setuptools.Extension:
+  """An extension module, whose failure to build is a warning."""
+  return setuptools.Extension(
+    name,
+    [source],
+    define_macros=[("Py_LIMITED_API", "0x030b0000")],
+    extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-w"],
+    language="c++",
+    py_limited_api=True,
+    optional=True,
+    **more,
+  )
+
+
+def extensions() -> list[setuptools.Extension]:
+  """The coder, and the renderer where jaxlib is."""
+  found = [extension("gaussjax.gjx._loops", "gaussjax/gjx/native/loops.cc")]
   jaxlib = util.find_spec("jaxlib")
-  if jaxlib is None or jaxlib.origin is None:
-    return []
-  folder = "gaussjax/rendering/native"
-  return [
-    setuptools.Extension(
-      "gaussjax.rendering._scanlines",
-      [f"{folder}/scanlines.cc"],
-      include_dirs=[str(Path(jaxlib.origin).parent / "include")],
-      depends=[f"{folder}/kernels.inc"],
-      define_macros=[("Py_LIMITED_API", "0x030b0000")],
-      extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-w"],
-      language="c++",
-      py_limited_api=True,
-      optional=True,
-    )
-  ]
+  if jaxlib is not None and jaxlib.origin is not None:
+    folder, headers = "gaussjax/rendering/native", Path(jaxlib.origin).parent / "include"
+    more = {"include_dirs": [str(headers)], "depends": [f"{folder}/kernels.inc"]}
+    found.append(extension("gaussjax.rendering._scanlines", f"{folder}/scanlines.cc", **more))
+  return found
 
 
-setuptools.setup(ext_modules=scanlines(), options={"bdist_wheel": {"py_limited_api": "cp311"}})
+setuptools.setup(ext_modules=extensions(), options={"bdist_wheel": {"py_limited_api": "cp311"}})

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import files, geometry, startup
+from gaussjax.gjx import native_loops
 from gaussjax.rendering import scanlines
 from gaussjax.types import Gaussians
 
@@ -172,8 +173,13 @@ def environment() -> dict[str, str]:
     **startup.versions(),
     "device": f"{device.platform}: {device.device_kind}",
     "cpus": str(os.cpu_count()),
-    "scanlines": "native" if scanlines.available() else "not built",
+    "scanlines": _native(scanlines.available()),
+    "coder": _native(native_loops.available()),
   }
+
+
+def _native(available: bool) -> str:
+  return "native" if available else "not built"
 
 
 def _rgb(image: ArrayLike) -> NDArray:

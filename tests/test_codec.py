@@ -18,7 +18,19 @@ import gaussjax
 from experiments import fuzz_format
 from experiments.fuzz_format import random_codes
 from gaussjax import geometry
-from gaussjax.gjx import container, contexts, encoding, grids, initial, packing, quantization, range_coder, search
+from gaussjax.errors import DamagedError
+from gaussjax.gjx import (
+  container,
+  contexts,
+  encoding,
+  grids,
+  initial,
+  native_loops,
+  packing,
+  quantization,
+  range_coder,
+  search,
+)
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.quality import losses
 
@@ -83,6 +95,62 @@ def test_raw_bits_come_back_where_the_bounds_are_near_each_other(edge):
       for reader in (decoder, theirs):
         reader.low, reader.high = low, high
         assert (reader.raw(size), reader.raw(5)) == (value, 19)
+
+
+@pytest.fixture
+def each_loop(monkeypatch):
+  """Calls a function by the loops of Python and by native ones: its two results. Skips without the latter."""
+  native = native_loops._native
+  if native is None:
+    pytest.skip("the native coder was not built")
+
+  def both(function):
+    found = []
+    for loops in (None, native):
+      monkeypatch.setattr(native_loops, "_native", loops)
+      found.append(function())
+    return found
+
+  return both
+
+
+@pytest.mark.parametrize(("channels", "layers", "weighted"), [(1, 1, False), (3, 3, True), (4, 2, False)])
+def test_native_loops_write_the_same_bytes_and_read_the_same_codes(each_loop, channels, layers, weighted):
+  rng = np.random.default_rng(channels)
+  header = header_of(channels, layers, weighted=weighted)
+  codes = lambda count: contexts.ordered(random_codes(rng, count, channels, STEPS, weighted=weighted, cells=12))
+  parts = [codes(40 * 2**i) for i in range(layers)]
+  data, again = each_loop(lambda: container.write(header, parts))
+  assert data == again
+  jax.tree.map(np.testing.assert_array_equal, *each_loop(lambda: container.read(data).layers))
+
+
+def test_native_loops_end_at_what_no_writer_makes_where_those_of_python_do(each_loop):
+  """With the same words; or they read the same codes, and their models have learnt the same."""
+  rng, seen = np.random.default_rng(0), set()
+  for _ in range(150):
+    channels, weighted = int(rng.integers(1, 5)), bool(rng.integers(2))
+    steps = Steps(*rng.integers(0, 256, 5).tolist()) if rng.random() < 0.5 else STEPS
+    lead = bytes([rng.choice([0, 255])]) * int(rng.integers(0, 50))
+    streams = [lead + rng.bytes(int(rng.integers(0, 300))) for _ in range(2)]
+    counts = rng.integers(1, 40, 2).tolist()
+
+    def read(channels=channels, weighted=weighted, steps=steps, streams=streams, counts=counts):
+      known = contexts.first_numbers(counts[0], 12345, [500] * channels, weighted=weighted)
+      models, layers = contexts.models(channels), []
+      try:
+        for count, stream in zip(counts, streams, strict=True):
+          coder = range_coder.Decoder(models, stream)
+          layers.append(contexts.code_layer(coder, count, channels, grids.grid(steps), known, layers, None))
+      except DamagedError as error:
+        return str(error)
+      return layers, models.probability, models.seen, known.minor.state(), coder.position
+
+    one, other = each_loop(read)
+    assert isinstance(one, str) == isinstance(other, str)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    seen.add(one if isinstance(one, str) else "read")
+  assert len(seen) == 5
 
 
 def test_models_begin_with_the_table():
@@ -497,20 +565,15 @@ EFFORT = encoding.Effort(1, 1, quantizer=plain)
 PLAIN = scene(12, log_scale=(1.5, 0.4), seed=3)._replace(log_weights=None)
 
 
-def test_steps_that_a_part_of_a_set_lets_guess_are_those_of_the_whole(monkeypatch):
+def test_steps_for_a_size_are_the_finest():
   given = scene(96, log_scale=(0.5, 0.6), seed=4)._replace(log_weights=None)
   work = encoding.Work(np.zeros((24, 31, 3), np.float32), EFFORT, 1, {}, lambda *at: None)
-  balanced = encoding.Steps(100, 90, 150, 95, 128)
-  found = lambda most: encoding.steps_within(work, given, balanced, most)
-  whole = [found(most) for most in (300, 350, 400)]
-  monkeypatch.setattr(encoding, "SAMPLE", 32)
-  monkeypatch.setattr(encoding, "STRETCH", 8)
-  sizes, pack = [], encoding.file
-  monkeypatch.setattr(
-    encoding, "file", lambda work, part, steps: sizes.append(len(part.means)) or pack(work, part, steps)
-  )
-  assert [found(most) for most in (300, 350, 400)] == whole and len(set(whole)) == 3
-  assert set(sizes) == {32, 96}
+  balanced, least = encoding.Steps(100, 90, 150, 95, 128), quantization.finest(given)
+  ladder = [quantization.coarser(balanced, times, least) for times in range(encoding.FINER, encoding.COARSER)]
+  size = lambda steps: len(encoding.file(work, given, steps))
+  for most in (300, 350, 400):
+    found = ladder.index(encoding.steps_within(work, given, balanced, most))
+    assert size(ladder[found]) <= most < size(ladder[found - 1])
 
 
 @pytest.mark.parametrize("parameterize", [geometry.to_euler, geometry.to_cholesky])

@@ -218,7 +218,7 @@ import importlib, pkgutil
 import gaussjax, experiments
 for package in (gaussjax, experiments):
   for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if found.name.rpartition(".")[2] not in ("__main__", "warp_kernels", "_scanlines"):
+    if found.name.rpartition(".")[2] not in ("__main__", "warp_kernels", "_scanlines", "_loops"):
       importlib.import_module(found.name)
 from experiments import fuzz_format, runner
 assert runner.peak_memory() == 0 and fuzz_format.small_file()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussjax.errors import DamagedError
-from gaussjax.gjx import grids, initial, range_coder
+from gaussjax.gjx import grids, initial, native_loops, range_coder
 from gaussjax.gjx.grids import Codes, Grid
 
 MAX_CELL = 1 << 15  # of either coordinate
@@ -131,6 +131,15 @@ class Number:
     self.count = 0
     self.least = least  # the value that many have and none is below, if there is one
 
+  def state(self) -> tuple[int, ...]:
+    """What changes from number to number, as `go_on` takes it."""
+    return self.middle, self.apart, *self.sides, self.shared, self.square, self.count
+
+  def go_on(self, middle: int, apart: int, above: int, below: int, shared: int, square: int, count: int) -> None:
+    """Takes up the state of another."""
+    self.middle, self.apart, self.sides = middle, apart, [above, below]
+    self.shared, self.square, self.count = shared, square, count
+
   def code(self, coder, near: tuple[int, int] | None, unit: int, stretch: int, value: int) -> tuple[int, int]:
     """(the code, its distance from what was expected) of a number on a grid of `unit`.
 
@@ -239,52 +248,87 @@ def code_layer(
     blank = np.zeros((count, channels), np.int64)
     codes = Codes(np.zeros((count, 2), np.int64), empty, empty, empty, empty, blank, empty)
   coder.field = "position"
-  morton = code_positions(coder, interleave(codes.cells).tolist(), coder.raw)
-  cells = deinterleave(np.array(morton, np.int64))
-  near, shares = neighbors(cells, [layer.cells for layer in earlier])
-  context = list(zip(near.tolist(), shares.tolist(), strict=True))
-  integers = lambda values: np.array(values, np.int64)
+  cells = deinterleave(_positions(coder, interleave(codes.cells)))
+  context = Context(*neighbors(cells, [layer.cells for layer in earlier]))
   before = [grids.known(layer, grid) for layer in earlier]
-  known = lambda field: [value for layer in before for value in getattr(layer, field).tolist()]
-  still = [4] * count
+  known = lambda field: np.concatenate([codes.weights[:0], *(getattr(layer, field) for layer in before)])
+  still = np.full(count, 4)
 
   coder.field = "weight"
   if numbers.weight is None:
     weights = np.zeros(count, np.int64)
   else:
-    unit = [int(grid.weight)] * count
-    weights = integers(
-      _code_numbers(coder, numbers.weight, codes.weights.tolist(), unit, known("weights"), context, still)[0]
-    )
+    unit = np.full(count, int(grid.weight))
+    weights = _numbers(coder, numbers.weight, codes.weights, unit, known("weights"), context, still)[0]
   coder.field = "scale"
-  units = grid.minor[grids.level(grids.MINOR, grids.weight_feature(weights * int(grid.weight)))].tolist()
-  minor = integers(
-    _code_numbers(coder, numbers.minor, codes.minor.tolist(), units, known("roots"), context, still)[0]
-  )
+  units = grid.minor[grids.level(grids.MINOR, grids.weight_feature(weights * int(grid.weight)))]
+  minor = _numbers(coder, numbers.minor, codes.minor, units, known("roots"), context, still)[0]
   if minor.min() < 1:
     raise DamagedError("a scale is out of range")
-  roots = minor * integers(units)
+  roots = minor * units.astype(np.int64)
   feature = grids.features_of(roots, np.zeros_like(roots), weights * int(grid.weight))
-  units = grid.ratio[grids.level(grids.RATIO, feature)].tolist()
-  ratio = integers(
-    _code_numbers(coder, numbers.ratio, codes.ratio.tolist(), units, known("ratios"), context, still)[0]
-  )
+  units = grid.ratio[grids.level(grids.RATIO, feature)]
+  ratio = _numbers(coder, numbers.ratio, codes.ratio, units, known("ratios"), context, still)[0]
   if ratio.min() < 0:
     raise DamagedError("a scale is out of range")
-  feature = grids.features_of(roots, ratio * integers(units), weights * int(grid.weight))
+  feature = grids.features_of(roots, ratio * units.astype(np.int64), weights * int(grid.weight))
   coder.field = "turn"
-  counts = grids.bins(grid, feature)
-  angles = [angle for layer, found in zip(earlier, before, strict=True) for angle in _angles(layer, found, grid)]
-  turn = integers(code_turns(coder, LAYOUT.turn, codes.turn.tolist(), counts.tolist(), angles, context))
+  angles = [_angles(layer, found, grid) for layer, found in zip(earlier, before, strict=True)]
+  turn = _turns(coder, codes.turn, grids.bins(grid, feature), np.concatenate([codes.turn[:0], *angles]), context)
   coder.field = "color"
   lengths = [grid.color[grids.level(grids.COLOR, found.features)] for found in before]
   colors = _code_colors(
     coder, numbers.colors, grid.color[grids.level(grids.COLOR, feature)], lengths, earlier, codes, context
   )
   coder.field = "position"
-  bits = grids.part_bits(feature).tolist()
-  parts = integers([coder.raw(size, part) for size, part in zip(bits, codes.parts.tolist(), strict=True)])
+  parts = _parts(coder, codes.parts, grids.part_bits(feature))
   return Codes(cells, weights, minor, ratio, turn, colors, parts)
+
+
+class Context(NamedTuple):
+  """Each Gaussian's neighbours, as `neighbors` finds them."""
+
+  near: NDArray  # [N, NEIGHBORS] int64 indices, from the first of the earliest layer
+  shares: NDArray  # [N, NEIGHBORS] int64 weights
+
+  def pairs(self) -> list[tuple[list[int], list[int]]]:
+    """The same in Python's own numbers."""
+    return list(zip(self.near.tolist(), self.shares.tolist(), strict=True))
+
+
+# Each loop in native code or else by the function of this module that says what it does.
+
+
+def _positions(coder, morton: NDArray) -> NDArray:
+  if native_loops.serves(coder):
+    return native_loops.positions(coder, slice(LAYOUT.gap, LAYOUT.turn), morton)
+  return np.array(code_positions(coder, morton.tolist(), coder.raw), np.int64)
+
+
+def _numbers(
+  coder, number: Number, values: NDArray, units: NDArray, known: NDArray, context: Context, stretch: NDArray
+) -> tuple[NDArray, NDArray]:
+  if native_loops.serves(coder):
+    models = slice(number.base, number.base + LAYOUT.per_number)
+    return native_loops.numbers(coder, models, number, values, units, known, context, stretch)
+  lists = values.tolist(), units.tolist(), known.tolist(), context.pairs(), stretch.tolist()
+  coded, away = _code_numbers(coder, number, *lists)
+  return np.array(coded, np.int64), np.array(away, np.int64)
+
+
+def _turns(coder, values: NDArray, counts: NDArray, known: NDArray, context: Context) -> NDArray:
+  if native_loops.serves(coder):
+    models = slice(LAYOUT.turn, LAYOUT.turn + OCTANTS)
+    return native_loops.turns(coder, models, values, counts, known, context)
+  lists = values.tolist(), counts.tolist(), known.tolist(), context.pairs()
+  return np.array(code_turns(coder, LAYOUT.turn, *lists), np.int64)
+
+
+def _parts(coder, values: NDArray, sizes: NDArray) -> NDArray:
+  if native_loops.serves(coder):
+    return native_loops.parts(coder, values, sizes)
+  parts = [coder.raw(size, part) for size, part in zip(sizes.tolist(), values.tolist(), strict=True)]
+  return np.array(parts, np.int64)
 
 
 def _code_colors(
@@ -294,25 +338,22 @@ def _code_colors(
   lengths: list[NDArray],
   earlier: list[Codes],
   codes: Codes,
-  context: list,
+  context: Context,
 ) -> NDArray:
   """Channel after channel, `[N, C]`, on grids of `units`; those of layers before are of `lengths`."""
-  colors, stretch = [], [4] * len(units)
+  colors, stretch = [], np.full(len(units), 4)
   for channel, number in enumerate(numbers):
-    values = [
-      value
-      for layer, length in zip(earlier, lengths, strict=True)
-      for value in (layer.colors[:, channel] * length.astype(np.int64)).tolist()
+    ours = codes.colors[:, channel]
+    before = [
+      layer.colors[:, channel] * length.astype(np.int64) for layer, length in zip(earlier, lengths, strict=True)
     ]
-    coded, apart = _code_numbers(
-      coder, number, codes.colors[:, channel].tolist(), units.tolist(), values, context, stretch
-    )
-    colors.append(np.array(coded, np.int64))
-    stretch = [STRETCH[min(abs(x).bit_length(), 3)] for x in apart]
+    coded, away = _numbers(coder, number, ours, units, np.concatenate([ours[:0], *before]), context, stretch)
+    colors.append(coded)
+    stretch = STRETCH[np.searchsorted((1, 2, 4), np.abs(away), side="right")]
   return np.stack(colors, 1)
 
 
-STRETCH = (3, 4, 4, 5)  # quarters, by the bits of the distance in the channel before
+STRETCH = np.array((3, 4, 4, 5))  # quarters, by the bits of the distance in the channel before
 
 
 def code_positions(coder, morton: list[int], lowest: Callable[[int, int], int]) -> list[int]:
@@ -392,9 +433,9 @@ def _code_numbers(
   return coded, apart
 
 
-def _angles(layer: Codes, found: grids.Known, grid: Grid) -> list[int]:
+def _angles(layer: Codes, found: grids.Known, grid: Grid) -> NDArray:
   """Turns of a layer, half a turn being WEIGHT_ONE."""
-  return (layer.turn * WEIGHT_ONE // grids.bins(grid, found.features)).tolist()
+  return layer.turn * WEIGHT_ONE // grids.bins(grid, found.features)
 
 
 def code_turns(

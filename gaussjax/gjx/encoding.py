@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gaussjax import arguments, geometry
 from gaussjax.fitting import checkpoints, optimizers, recipes
-from gaussjax.gjx import container, contexts, packing, quantization, rate
+from gaussjax.gjx import container, packing, quantization, rate
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import losses
 from gaussjax.rendering import renderer
@@ -21,7 +21,6 @@ from gaussjax.types import Array, Gaussians
 
 # Many Gaussians of a short fit are new, so moments soon forget.
 RECIPE = recipes.Recipe(
-  recipes.multi_scale,
   objective=rate.lagrangian,
   lengths_in=quantization.unit_of_length,
   ratios=recipes.Recipe().ratios._replace(log_scales=6),
@@ -56,7 +55,7 @@ class Effort(NamedTuple):
 
 
 EFFORTS = (
-  Effort(100, 4),
+  Effort(120, 4),
   Effort(140, 5),
   Effort(200, 7),
   Effort(280, 9),
@@ -80,7 +79,6 @@ FALL = 0.92  # the squared error falls by this power of N, measured
 FINER, COARSER = -96, 224
 
 NUMBERS = 8  # of a Gaussian of three channels
-SAMPLE, STRETCH = 4096, 512  # Gaussians by which the steps of large sets are guessed, in stretches of so many
 MAX_GUESSES = 6  # of how many bytes coarser steps save, before their number is halved
 
 Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
@@ -162,7 +160,12 @@ def frame(work: Work) -> float:
 
 def reached(work: Work, data: bytes) -> float:
   """dB of a file's picture at 8 bits."""
-  return quantization.decibels(np.mean(np.square(_drawn(data) - np.clip(work.image, 0, 1), dtype=np.float64)))
+  return psnr_of(_drawn(data), np.clip(work.image, 0, 1))
+
+
+def psnr_of(drawn: NDArray, image: NDArray) -> float:
+  """dB of a picture in [0, 1], as metrics.psnr on the host: a first call there has eight programs to compile."""
+  return quantization.decibels(np.mean(np.square(drawn - image, dtype=np.float64)))
 
 
 def loss(work: Work, data: bytes) -> float:
@@ -195,36 +198,17 @@ def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) ->
 
   Or the coarsest that are tried.
   """
-  least, count = quantization.finest(fitted), len(geometry.shown(fitted))
-  guess = 0
-  if count >= 2 * SAMPLE:  # a part tells nearly how many times, in a fraction of the time
-    shown = geometry.live(fitted)
-    part = geometry.take(shown, _stretches(shown))
-    guess = _times_coarser(work, part, balanced, least, most * SAMPLE / count, 0)
-  return quantization.coarser(balanced, _times_coarser(work, fitted, balanced, least, most, guess), least)
-
-
-def _times_coarser(work: Work, fitted: Gaussians, balanced: Steps, least: Steps, most: float, guess: int) -> int:
-  """How many times steps are made coarser, one after another, to take `most` bytes; looked for from a guess on."""
-  low, high = FINER, COARSER
-  # An eighth of a bit of a quarter of the numbers.
+  least, low, high, guess = quantization.finest(fitted), FINER, COARSER, 0
+  # Bytes that one time more saves: an eighth of a bit of a quarter of the numbers.
   per_time = len(geometry.shown(fitted)) * NUMBERS / len(balanced) / 8 / 8
   for tries in itertools.count():
-    if high - low <= 1:
-      return high
     excess = len(file(work, fitted, quantization.coarser(balanced, guess, least))) - most
     low, high = (low, guess) if excess <= 0 else (guess, high)
+    if high - low <= 1:
+      break
     near = guess + (math.ceil(excess / per_time) or -1)
     guess = min(max(near, low + 1), high - 1) if tries < MAX_GUESSES else (low + high) // 2
-  raise AssertionError("unreachable")
-
-
-def _stretches(gaussians: Gaussians) -> NDArray:
-  """Indices `[SAMPLE]` of stretches of a file's order: neighbours of theirs are there as in the whole file."""
-  cells = np.clip(np.asarray(gaussians.means), 0, contexts.MAX_CELL - 1).astype(np.int64)
-  order = np.argsort(contexts.interleave(cells), kind="stable")
-  starts = np.linspace(0, len(order) - STRETCH, SAMPLE // STRETCH).astype(int)
-  return order[(starts[:, None] + np.arange(STRETCH)).ravel()]
+  return quantization.coarser(balanced, high, least)
 
 
 def goal(
