@@ -165,14 +165,17 @@ def test_the_structure_tensor_lays_gaussians_along_the_stripes():
   ).all()
 
 
-def test_a_start_in_two_scales_is_near_the_picture_at_once():
-  large, small = scene(8, 96, 96, log_scale=(2.8, 0.2)), scene(60, 96, 96, log_scale=(1.0, 0.2), seed=1)
-  picture = 0.6 * np.asarray(gaussjax.render(large)) + 0.4 * np.asarray(gaussjax.render(small))
-  errors = []
-  for initialize in (initializers.gradient_sampled, recipes.multi_scale):
-    gaussians = recipes.start(jax.random.key(0), picture, 80, recipes.Recipe(initialize))
-    assert len(gaussians.means) == 80
-    errors.append(np.mean((np.asarray(gaussjax.render(gaussians)) - picture) ** 2))
-  assert errors[1] < 0.75 * errors[0]
-  tiny = recipes.multi_scale(jax.random.key(0), picture[:20, :20], 10)
-  assert len(tiny.means) == 10
+def test_the_start_of_a_large_picture_is_that_of_a_smaller_one(monkeypatch):
+  small = initializers.structure_tensor(jax.random.key(0), stripes(), 300)
+  monkeypatch.setattr(initializers, "MOST_PIXELS", 60 * 90)
+  large = stripes().repeat(3, 0).repeat(3, 1)
+  found = initializers.structure_tensor(jax.random.key(0), large, 300)
+  np.testing.assert_allclose(found.means, 3 * small.means, rtol=1e-5)
+  np.testing.assert_allclose(found.shape.log_scales, small.shape.log_scales + np.log(3), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(found.colors, small.colors, atol=1e-6)
+  beyond = np.pad(large, ((0, 40), (0, 50), (0, 0)), constant_values=np.nan)
+  found = initializers.structure_tensor(jax.random.key(0), beyond, 300)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+  assert (np.asarray(found.means) <= [270 + 3, 180 + 3]).all()
+  crowded = initializers.structure_tensor(jax.random.key(0), large, 9000)  # of few pixels each: as it is
+  assert len(np.unique(np.floor(crowded.means), axis=0)) == 9000

@@ -98,14 +98,14 @@ def test_others_checkpoints_are_refused_in_one_line(tmp_path, monkeypatch):
     ("got 1000 bytes, expected 24.0 dB", SMALL, "mine", {"target_psnr": 24}),
     ("got 1000 bytes, expected quality 50.0", SMALL, "mine", {}),
     (
-      "got effort of 100 and 4 steps, expected effort of 140 and 5 steps",
+      "got effort of 120 and 4 steps, expected effort of 140 and 5 steps",
       SMALL,
       "mine",
       {"size": SIZE, "effort": 1},
     ),
     ("got 1 layers, expected 2 layers", SMALL, "mine", {"size": SIZE, "layers": 2}),
     ("got seed 0, expected seed 3", SMALL, "mine", {"size": SIZE, "effort": encoding.EFFORTS[0]._replace(seed=3)}),
-    ("expected effort of 100 and 4 steps to the eye", SMALL, "mine", {"size": SIZE, "effort": VISUAL}),
+    ("expected effort of 120 and 4 steps to the eye", SMALL, "mine", {"size": SIZE, "effort": VISUAL}),
     ("got image ", SMALL[::-1], "mine", {"size": SIZE}),
     ("got mine, expected yours", SMALL, "yours", {"size": SIZE}),
   ):

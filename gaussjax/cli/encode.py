@@ -42,8 +42,7 @@ def encode_one(
 ) -> tuple[bytes, dict[str, Any]]:
   """(the file, its figures); `tell` gets what is to be known besides, a line each, `gaussjax.encode` has `more`."""
   from gaussjax import image_io
-  from gaussjax.gjx import packing
-  from gaussjax.quality import metrics
+  from gaussjax.gjx import encoding, packing
 
   data = read_input(source)
   image = gaussjax.read_image(data, name=source, report_fn=lambda line: tell(f"{source}: {line}"))
@@ -62,12 +61,11 @@ def encode_one(
   if arguments.verbose:
     _say_of_other_tools(image_io.as_uint8(image), len(encoded), lambda line: tell(f"{source}: {line}"))
   gaussians, header = gaussjax.decode(encoded)
-  decoded = packing.at_8_bits(gaussians)
   pixels = header.height * header.width
   return encoded, {
     "bytes": len(encoded),
     "bpp": 8 * len(encoded) / pixels,
-    "psnr": float(metrics.psnr(decoded, image)),  # type: ignore[arg-type]
+    "psnr": encoding.psnr_of(packing.at_8_bits(gaussians), image),
     "gaussians": len(gaussians.means),
     "seconds": seconds,
   }

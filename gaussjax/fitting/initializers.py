@@ -87,8 +87,10 @@ def structure_tensor(
   """`gradient_sampled`, each Gaussian stretched along the edge it lies on, by up to exp(2 stretch) to 1.
 
   The edge is the structure tensor's minor axis, the stretch goes with the tensor's coherence (Bigun, Granlund,
-  "Optimal orientation detection of linear symmetry", 1987).
+  "Optimal orientation detection of linear symmetry", 1987). Of a large picture it is found in a smaller one.
   """
+  times = _times_smaller(image, num_gaussians)
+  image = _smaller(image, times)
   gaussians = gradient_sampled(key, image, num_gaussians, share=share, gamma=gamma)
   dx, dy = image_gradient(buckets.filled(image))
   products = jnp.stack([jnp.sum(a * b, axis=-1) for a, b in ((dx, dx), (dx, dy), (dy, dy))], -1)
@@ -101,7 +103,29 @@ def structure_tensor(
   log_scales = geometry.to_euler(gaussians.shape).log_scales + stretch * coherence[:, None] * jnp.array(
     [1.0, -1.0], image.dtype
   )
-  return gaussians._replace(shape=Euler(log_scales, along))
+  shape = Euler(log_scales + math.log(times), along)
+  return gaussians._replace(means=times * gaussians.means, shape=shape)
+
+
+MOST_PIXELS = 1 << 22  # that a start looks at: its memory is many times that of the picture
+
+
+def _times_smaller(image: Array, num_gaussians: int) -> int:
+  """How many times shorter the sides are of the picture that is looked at: of four pixels a Gaussian if it may."""
+  pixels = image.shape[0] * image.shape[1]
+  enough = math.floor(math.sqrt(pixels / (4 * num_gaussians)))
+  return max(1, min(math.ceil(math.sqrt(pixels / MOST_PIXELS)), enough))
+
+
+def _smaller(image: Array, times: int) -> Array:
+  """Means of squares of `times` pixels; pixels that are no picture's count for nothing."""
+  if times == 1:
+    return image
+  height, width, channels = image.shape
+  beyond = [(0, -side % times) for side in (height, width)]
+  padded = jnp.pad(image, (*beyond, (0, 0)), constant_values=math.nan)
+  squares = padded.reshape(padded.shape[0] // times, times, padded.shape[1] // times, times, channels)
+  return jnp.nanmean(squares, axis=(1, 3))
 
 
 def image_gradient(image: Array) -> tuple[Array, Array]:

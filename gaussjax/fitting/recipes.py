@@ -116,8 +116,8 @@ IN_BUCKETS = (losses.l2, losses.visual)  # losses that hardly change by pixels t
 
 
 def _knows_buckets(recipe: Recipe) -> bool:
-  start, known = recipe.initialize, (multi_scale, initializers.structure_tensor, initializers.gradient_sampled)
-  return recipe.loss in IN_BUCKETS and start in known and recipe.policy in (density.relocate, None)
+  known = (initializers.structure_tensor, initializers.gradient_sampled)
+  return recipe.loss in IN_BUCKETS and recipe.initialize in known and recipe.policy in (density.relocate, None)
 
 
 def _ended(
@@ -215,73 +215,8 @@ def on_canvas(gaussians: Gaussians, target: Array, recipe: Recipe) -> Gaussians:
   return gaussians._replace(shape=recipe.parameterize(gaussians.shape), log_weights=log_weights, canvas=canvas)
 
 
-SHARE, SHRINK, COARSE_STEPS = 0.15, 4, 60  # of `multi_scale`
-
-
-def multi_scale(
-  key: Array,
-  image: Array,
-  num_gaussians: int,
-  *,
-  share: float = SHARE,
-  shrink: int = SHRINK,
-  steps: int = COARSE_STEPS,
-) -> Gaussians:
-  """An initializer: a `share` of the Gaussians fitted to the image at 1 / `shrink` its size, the rest by residual.
-
-  The few large ones give the picture without its detail, in a sixteenth of the time; then `density.births` puts the
-  others where they take most of what is missing. For the weighted average. Images under 16 `shrink` pixels each
-  way, or of fewer pixels than Gaussians, start by `initializers.structure_tensor`.
-  """
-  pixels = np.asarray(image)
-  height, width = map(int, buckets.extent(pixels))
-  coarse = coarse_part(height, width, num_gaussians, share=share, shrink=shrink)
-  if not coarse:
-    return initializers.structure_tensor(key, image, num_gaussians)
-  small = image_io.resize(pixels[:height, :width], *coarse_size(height, width, shrink=shrink))
-  found = fitted(small, Asked(coarse, coarse_seed(key), COARSE, Stop(max_steps=steps)))
-  by = np.array([width / small.shape[1], height / small.shape[0]], small.dtype)
-  found = buckets.on(found, *buckets.size(*small.shape[:2]))
-  seen = (0, 0, image.shape[1] / float(by[0]), image.shape[0] / float(by[1]))
-  drawn = renderer.render(found, *image.shape[:2], viewport=seen)
-  return with_detail(key, found, by, drawn, image, num_gaussians)
-
-
-def coarse_seed(key: Array) -> int:
-  """Of the fit to the small image. A number drawn from the key would be one more program."""
-  return int(np.asarray(jax.random.key_data(key)).ravel()[-1]) >> 1
-
-
-def coarse_part(height: int, width: int, num_gaussians: int, *, share: float = SHARE, shrink: int = SHRINK) -> int:
-  """How many Gaussians `multi_scale` fits to the small image; 0 where there is none."""
-  coarse = max(1, round(share * num_gaussians))
-  crowded = num_gaussians - coarse > height * width  # more births than pixels
-  return 0 if min(height, width) < 16 * shrink or coarse == num_gaussians or crowded else coarse
-
-
-def coarse_size(height: int, width: int, *, shrink: int = SHRINK) -> tuple[int, int]:
-  """(height, width) of the small image. Rounded up, so that sizes of one bucket are of one bucket there too."""
-  return -(-height // shrink), -(-width // shrink)
-
-
-COARSE = Recipe(learning_rate=0.04)  # Euler shapes
-
-
-@functools.partial(jax.jit, static_argnums=5)
-def with_detail(
-  key: Array, coarse: Gaussians, by: Array, drawn: Array, image: Array, num_gaussians: int
-) -> Gaussians:
-  """`num_gaussians` in all: the `coarse` set, `by` `[2]` times as large, where it looks as `drawn`, and births."""
-  mean = jnp.broadcast_to(jnp.sqrt(by[0] * by[1]), len(coarse.means))
-  large = Gaussians(coarse.means * by, jax.vmap(geometry.enlarged)(coarse.shape, mean), coarse.colors)
-  count = num_gaussians - len(coarse.means)
-  born = density.births(key, drawn, image, count, budget=jnp.int32(num_gaussians))
-  return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), large, born)
-
-
 # Weights let a small Gaussian cover a large one: 0.4 dB, with rates and moments to suit 0.55. Slow turns: 0.1.
 _GOOD = Recipe(
-  multi_scale,
   weighted=True,
   ratios=Recipe().ratios._replace(log_scales=6),
   optimizer=functools.partial(optimizers.adam, b2=0.97, most_turn=optimizers.MOST_TURN),
@@ -439,11 +374,6 @@ def _check_blend(recipe: Recipe) -> None:
   name, whole = blends.checked(recipe.blend).name, lambda part: getattr(part, "func", part)
   if whole(recipe.policy) is density.relocate and not recipe.blend.density:
     raise ValueError(f"got the blend {name}, whose removal costs density control does not know; give policy=None")
-  if whole(recipe.initialize) is multi_scale and recipe.blend != blends.weighted_average:
-    raise ValueError(
-      f"got the blend {name} with the start multi_scale, which is for weighted_average; give another, such as"
-      " initialize=initializers.structure_tensor"
-    )
 
 
 def checked_stop(stop: Stop, recipe: Recipe) -> Stop:

@@ -44,7 +44,7 @@ def fit_stack(
   steps = arguments.whole("steps", recipe.steps if steps is None else steps, least=1, most=arguments.MAX_STEPS)
   key_start, key_run = jax.random.split(jax.random.key(seed))
   targets = jnp.stack(pixels)
-  params = _starts(key_start, targets, num_gaussians, recipe)
+  params = _stack([recipes.start(key_start, target, num_gaussians, recipe) for target in targets])
   states = _fitted(key_run, recipe, params, targets, steps, num_gaussians)
   drawn = _draw(states.params, _valid(states.params, states.neighbors))
   return states.params, _psnr(drawn, targets)
@@ -96,29 +96,12 @@ def _control(
   return jax.vmap(one)(states, targets)
 
 
-def _starts(key: Array, targets: Array, num_gaussians: int, recipe: recipes.Recipe) -> Gaussians:
-  """The sets that the fits start from."""
-  coarse = recipes.coarse_part(targets.shape[1], targets.shape[2], num_gaussians)
-  if recipe.initialize is not recipes.multi_scale or not coarse:
-    return _stack([recipes.start(key, target, num_gaussians, recipe) for target in targets])
-  height, width = recipes.coarse_size(*targets.shape[1:3])
-  small = [image_io.resize(image, height, width) for image in np.asarray(targets)]
-  fitted, _ = fit_stack(
-    small, num_gaussians=coarse, seed=recipes.coarse_seed(key), preset=recipes.COARSE, steps=recipes.COARSE_STEPS
-  )
-  drawn = _draw(fitted, _allocated(fitted, size=targets.shape[1:3]))
-  by = np.array([targets.shape[2] / width, targets.shape[1] / height], targets.dtype)
-  detailed = lambda of_one, seen, target: recipes.with_detail(key, of_one, by, seen, target, num_gaussians)
-  params = jax.jit(jax.vmap(detailed))(fitted, drawn, targets)
-  return jax.vmap(lambda params, target: recipes.on_canvas(params, target, recipe))(params, targets)
-
-
-def _allocated(params: Gaussians, like: renderer.Neighbors | None = None, size: Any = (None, None)) -> Any:
+def _allocated(params: Gaussians, like: renderer.Neighbors | None = None) -> Any:
   """Neighbours of each, of one capacity, no smaller than `like`. Host."""
   ones = _apart(params)
   found = None if like is None else jax.tree.map(lambda leaf: leaf[0], like)
   for one in ones:
-    found = renderer.allocate(one, *size, like=found)
+    found = renderer.allocate(one, like=found)
   return _stack([renderer.allocate(one, like=found) for one in ones])
 
 

@@ -334,8 +334,8 @@ def _packed(work: Work, num_gaussians: int) -> _Packed:
 def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
   """The float fit, Euler shapes, on a canvas as a file can hold it."""
   recipe, total = work.effort.recipe, work.effort.steps if steps is None else steps
-  if steps is not None:  # the pilot's few steps are not worth the programs of a start that is a fit of its own
-    recipe = recipe._replace(initialize=recipes.Recipe().initialize, objective=None)
+  if steps is not None:  # the pilot is of no size
+    recipe = recipe._replace(objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   checkpoint = work.part(f"{stage}-{num_gaussians}")
   places = _places(work, num_gaussians, total)
