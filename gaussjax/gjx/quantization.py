@@ -7,6 +7,7 @@ the geometry.
 
 import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +30,7 @@ STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.
 SMALL_SIDE = 128  # pixels: pictures of less are small
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
+MAX_GUESSES = 6  # of a step, before what is left of its range is halved
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
@@ -80,6 +82,7 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
   target = bucketed(target)
   like = renderer.allocate(_in_bucket(fitted, target))
   squared_error = lambda gaussians: _error_of(gaussians, target, like)
+  quantized = functools.cache(lambda steps: squared_error(grids.nearest(fitted, steps)))
   base = squared_error(fitted) if error is None else error
   found, least = {}, finest(fitted)
   for name, (coarse, numbers) in _SEARCHED.items():
@@ -87,16 +90,30 @@ def balanced_steps(fitted: Gaussians, target: Array, error: float | None = None)
       found[name] = grids.STEP_ZERO
       continue
     others = least._replace(log_scale=_FINE_FOR_TURN) if name == "turn" else least
-    quantized = lambda code, others=others, name=name: grids.nearest(fitted, others._replace(**{name: code}))
-    fine = getattr(least, name)
-    most = squared_error(quantized(fine)) + numbers * EXCESS * base
-    while abs(coarse - fine) > 1:
-      middle = (fine + coarse) // 2
-      fine, coarse = (middle, coarse) if squared_error(quantized(middle)) < most else (fine, middle)
-    found[name] = fine
+    more = lambda code, others=others, name=name: quantized(others._replace(**{name: code})) - quantized(others)
+    most = numbers * EXCESS * base
+    found[name] = _coarsest(more, getattr(least, name), coarse, getattr(rate.TYPICAL, name), most)
   bound = min(found["position"] - _SCALES_FINER, COARSEST_LOG_SCALE)
   found["log_scale"] = max(found["log_scale"], bound)
   return Steps(**found)
+
+
+def _coarsest(more: Callable[[int], float], fine: int, coarse: int, guess: int, most: float) -> int:
+  """The code from `fine` towards `coarse` with the largest step whose error is less than `most` `more`.
+
+  Errors go with the square of the step, which says where to look next; eight codes are an octave.
+  """
+  onwards = 1 if coarse > fine else -1
+  for tries in itertools.count():
+    if abs(coarse - fine) <= 1:
+      return fine
+    first, last = min(fine, coarse) + 1, max(fine, coarse) - 1
+    code = min(max(guess, first), last) if tries < MAX_GUESSES else (fine + coarse) // 2
+    error = more(code)
+    away = 4 * math.log2(max(most, numerics.MIN_MSE) / max(most / 2**16, error, numerics.MIN_MSE))
+    fine, coarse = (code, coarse) if error < most else (fine, code)
+    guess = code + onwards * (max(1, math.floor(away)) if error < most else min(-1, math.ceil(away)))
+  raise AssertionError("unreachable")
 
 
 def bucketed(target: Array) -> Array:
