@@ -128,8 +128,6 @@ def test_only_the_weighted_average_is_controlled():
   assert recipes.controls_density(recipes.Recipe())
   with pytest.raises(ValueError, match="policy=None"):
     recipes.of(recipes.Recipe(blend=blends.accumulated_sum))
-  with pytest.raises(ValueError, match="initialize="):
-    recipes.of(recipes.PRESETS["fast"]._replace(blend=blends.accumulated_sum, policy=None))
   assert not recipes.controls_density(recipes.Recipe(policy=None))
 
 
