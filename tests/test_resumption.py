@@ -98,7 +98,7 @@ def test_others_checkpoints_are_refused_in_one_line(tmp_path, monkeypatch):
     ("got 1000 bytes, expected 24.0 dB", SMALL, "mine", {"target_psnr": 24}),
     ("got 1000 bytes, expected quality 50.0", SMALL, "mine", {}),
     (
-      "got effort of 120 and 4 steps, expected effort of 140 and 5 steps",
+      "got effort of 120 and 4 steps, expected effort of 180 and 5 steps",
       SMALL,
       "mine",
       {"size": SIZE, "effort": 1},

@@ -30,7 +30,7 @@ def measure(images: list, rows: rowfile.Source) -> list[runner.Criterion]:
 
 
 def compared(images: list, where: str, rows: rowfile.Source) -> list[runner.Criterion]:
-  """The criteria of the start in two scales against random ones."""
+  """The criteria of the start by content against random ones."""
   (ours, random), ratios, gains = STARTS[where], [], []
   for path in images:
     theirs = row(rows, path, random, STEPS)

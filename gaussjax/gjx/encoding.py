@@ -56,9 +56,9 @@ class Effort(NamedTuple):
 
 EFFORTS = (
   Effort(120, 4),
-  Effort(140, 5),
-  Effort(200, 7),
-  Effort(280, 9),
+  Effort(180, 5),
+  Effort(250, 7),
+  Effort(330, 9),
   Effort(420, 12),
   Effort(700, 14),
   Effort(1000, 16),
