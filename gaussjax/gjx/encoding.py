@@ -79,7 +79,6 @@ FALL = 0.92  # the squared error falls by this power of N, measured
 FINER, COARSER = -96, 224
 
 NUMBERS = 8  # of a Gaussian of three channels
-MAX_GUESSES = 6  # of how many bytes coarser steps save, before their number is halved
 
 Progress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
@@ -207,7 +206,7 @@ def steps_within(work: Work, fitted: Gaussians, balanced: Steps, most: float) ->
     if high - low <= 1:
       break
     near = guess + (math.ceil(excess / per_time) or -1)
-    guess = min(max(near, low + 1), high - 1) if tries < MAX_GUESSES else (low + high) // 2
+    guess = min(max(near, low + 1), high - 1) if tries < quantization.MAX_GUESSES else (low + high) // 2
   return quantization.coarser(balanced, high, least)
 
 

@@ -7,7 +7,6 @@ the geometry.
 
 import functools
 import hashlib
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -30,7 +29,7 @@ STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.
 SMALL_SIDE = 128  # pixels: pictures of less are small
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
-MAX_GUESSES = 6  # of a step, before what is left of its range is halved
+MAX_GUESSES = 6  # of a step or of how many are made longer, before what is left of the range is halved
 EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
@@ -103,17 +102,15 @@ def _coarsest(more: Callable[[int], float], fine: int, coarse: int, guess: int, 
 
   Errors go with the square of the step, which says where to look next; eight codes are an octave.
   """
-  onwards = 1 if coarse > fine else -1
-  for tries in itertools.count():
-    if abs(coarse - fine) <= 1:
-      return fine
+  onwards, tries = 1 if coarse > fine else -1, 0
+  while abs(coarse - fine) > 1:
     first, last = min(fine, coarse) + 1, max(fine, coarse) - 1
     code = min(max(guess, first), last) if tries < MAX_GUESSES else (fine + coarse) // 2
-    error = more(code)
+    error, tries = more(code), tries + 1
     away = 4 * math.log2(max(most, numerics.MIN_MSE) / max(most / 2**16, error, numerics.MIN_MSE))
     fine, coarse = (code, coarse) if error < most else (fine, code)
     guess = code + onwards * (max(1, math.floor(away)) if error < most else min(-1, math.ceil(away)))
-  raise AssertionError("unreachable")
+  return fine
 
 
 def bucketed(target: Array) -> Array:

@@ -334,7 +334,7 @@ def _packed(work: Work, num_gaussians: int) -> _Packed:
 def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str = "fit") -> Gaussians:
   """The float fit, Euler shapes, on a canvas as a file can hold it."""
   recipe, total = work.effort.recipe, work.effort.steps if steps is None else steps
-  if steps is not None:  # the pilot is of no size
+  if steps is not None:  # a pilot, which becomes no file: its bits do not matter
     recipe = recipe._replace(objective=None)
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   checkpoint = work.part(f"{stage}-{num_gaussians}")
