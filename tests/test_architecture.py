@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_functions_stay_short():
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.FunctionDef):
         assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_native_code_serves_every_python_by_whichever_it_was_compiled():
+  # A '#' in a format of Py_BuildValue or PyArg_Parse is one function when compiled by 3.13, another before it, and
+  # each Python refuses the other's: the stable ABI does not cover it.
+  sources = list(PACKAGE.rglob("native/*.cc"))
+  assert sources
+  for path in sources:
+    assert not re.search(r'Py\w+\([^;]*"[^"]*#[^"]*"', path.read_text()), path.name
 
 
 def test_importing_defines_names_and_nothing_else():

@@ -5,7 +5,6 @@
 // come from the caller, whose own cells they are. A number that no writer makes ends the loop before it is multiplied
 // by anything, so that 64 bits hold all that is computed.
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <cstdint>
@@ -370,7 +369,9 @@ PyObject* Call(PyObject*, PyObject* arguments) {
   Py_END_ALLOW_THREADS;
   const Int after[] = {coder.low, coder.high, coder.code, coder.position};
   for (int i = 0; i < 4; ++i) bounds[i] = after[i];
-  return Py_BuildValue("zy#", coder.damage, coder.written.data(), static_cast<Py_ssize_t>(coder.written.size()));
+  // No "y" with a "#": code compiled for one Python fails at it in another, where the stable ABI serves all of them.
+  const auto size = static_cast<Py_ssize_t>(coder.written.size());
+  return Py_BuildValue("zN", coder.damage, PyBytes_FromStringAndSize(coder.written.data(), size));
 }
 
 PyMethodDef kMethods[] = {{"positions", Call<CodePositions, 1>, METH_VARARGS, nullptr},

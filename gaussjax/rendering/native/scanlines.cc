@@ -6,7 +6,6 @@
 // (`best_blurs`). Nothing needs a lock: pictures are shared out by bands of rows, gradients and costs by Gaussians.
 // Every sum has one order, whatever the number of threads.
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <algorithm>
