@@ -11,6 +11,7 @@ are of version 3, half of version 2, made from a file that the last writer of th
 import functools
 import io
 import json
+import math
 import random
 import sys
 import time
@@ -51,11 +52,11 @@ def define_flags() -> None:
   flags.DEFINE_integer("seed", 0, "Of the damage.")
 
 
-def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True) -> bytes:
+def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True, grained: bool = False) -> bytes:
   """A file of COUNT Gaussians in a picture of SIDE x SIDE, from random codes."""
   import numpy as np
 
-  from gaussjax.gjx import container, grids
+  from gaussjax.gjx import container, grain, grids
 
   rng = np.random.default_rng(seed)
   steps = grids.Steps(120, 100, 170, 110, 112 if weighted else grids.STEP_ZERO)
@@ -64,6 +65,10 @@ def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True) -> byte
   header = container.Header(
     SIDE, SIDE, CHANNELS, 0, 3500, 300, (128,) * CHANNELS, steps, layers, weighted, background_unit=255
   )
+  if grained:
+    size = 2 * math.prod(grain.regions(SIDE, SIDE, 4))
+    levels = rng.integers(0, 6, size, np.uint8).tobytes()
+    header = header._replace(grain=grain.Grain(4, levels[: size // 2], levels[size // 2 :]))
   return container.write(header, codes, {"text": b"a note"})
 
 
@@ -199,10 +204,10 @@ def outcome(data: bytes, original: Any) -> str:
     assert str(error) and "\n" not in str(error)
     return "refused"
   assert header.height * header.width <= limits.pixels
-  same = original._replace(steps=header.steps, background=header.background) == header
+  same = original._replace(steps=header.steps, background=header.background, grain=header.grain) == header
   if not same:  # another size or another floor would be another program to compile
     return "read"
-  assert np.isfinite(np.asarray(gaussjax.render(gaussians))).all()
+  assert np.isfinite(gaussjax.add_grain(gaussjax.render(gaussians), header)).all()
   return "drawn"
 
 
@@ -304,7 +309,7 @@ def main() -> int:
 
   rows, worst, most = [], 0.0, 0
   if FLAGS.format == "gjx":
-    wholes = {"version 3": small_file(), "version 2": VERSION_2.read_bytes()}
+    wholes = {"version 3": small_file(grained=True), "version 2": VERSION_2.read_bytes()}
     found = {
       name: outcomes(
         whole, mutations, FLAGS.mutations // 2, functools.partial(outcome, original=gaussjax.decode(whole)[1])

@@ -84,6 +84,7 @@ def current(rows: list[rowfile.Row]) -> list[rowfile.Row]:
   """
   known = [row for row in rows if row["codec"] == OURS or (row["codec"] in anchors.ANCHORS and "tune" in row)]
   ours = [row | {"tune": rate_report.tune(row)} if row["codec"] == OURS else row for row in known]
+  ours += [row | row["grained"] | {"tune": f"{row['tune']} with grain"} for row in ours if "grained" in row]
   last = rowfile.latest(ours, ("image", "codec", "setting", "effort", "tune"))
   return [row for row in last if row["setting"] in settings(row["codec"])]
 
@@ -140,7 +141,7 @@ def wanted(image: Path, codec: str, setting: float, ours: Ours | None) -> rowfil
 
 
 def measure(path: Path, codec: str, setting: float, ours: Ours | None, drawn: Path | None = None) -> rowfile.Row:
-  """The row of one file; small pictures of ours go to the folder `drawn`."""
+  """The row of one file, of the picture without grain, and with it as `grained`; small ones go to `drawn`."""
   import numpy as np
 
   import gaussjax
@@ -148,17 +149,21 @@ def measure(path: Path, codec: str, setting: float, ours: Ours | None, drawn: Pa
 
   startup.release_programs()
   image = gaussjax.read_image(path)
-  began, count = time.monotonic(), None
+  original = image_io.as_uint8(image)
+  began, count, more = time.monotonic(), None, {}
   if ours is not None:
     data = gaussjax.encode(image, bpp=setting, effort=gaussjax.Effort.level(*ours))
     seconds = time.monotonic() - began
-    gaussians, _ = gaussjax.decode(data)
-    decoded, count = image_io.as_uint8(gaussjax.render(gaussians)), len(gaussians.means)
+    gaussians, header = gaussjax.decode(data)
+    picture = gaussjax.render(gaussians)
+    decoded, count = image_io.as_uint8(picture), len(gaussians.means)
+    if header.grain is not None:
+      more["grained"] = quality(image_io.as_uint8(gaussjax.add_grain(picture, header)), original)
     thumbnails.keep(
       drawn, rate_report.picture_name(wanted(path, codec, setting, ours)), image, decoded / np.float32(255)
     )
   else:
-    data, decoded = anchors.ANCHORS[codec].code(image_io.as_uint8(image), setting)
+    data, decoded = anchors.ANCHORS[codec].code(original, setting)
     seconds = time.monotonic() - began
   version = {} if codec == OURS else {"encoder": anchors.ANCHORS[codec].version()}
   return {
@@ -166,8 +171,9 @@ def measure(path: Path, codec: str, setting: float, ours: Ours | None, drawn: Pa
     "gaussians": count,
     "bytes": len(data),
     "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
-    **quality(decoded, image_io.as_uint8(image)),
+    **quality(decoded, original),
     "seconds": seconds,
+    **more,
   }
 
 

@@ -2,9 +2,9 @@
 
   python -m experiments.side_by_side --images=DIR --bpp=0.2 --name=side_by_side
 
-Of each image: the original, our file tuned for PSNR and to the eye, and the other codec's smallest file that has at
-least as many bytes as the larger of ours. What is shown is the part of a grid with the most contours, its pixels
-enlarged. Writes NAME.jpg, and prints bytes and measures of whole pictures.
+Of each image: the original, our file tuned for PSNR and to the eye, the latter without and with its grain, and the
+other codec's smallest file that has at least as many bytes as the larger of ours. What is shown is the part of a
+grid with the most contours, its pixels enlarged. Writes NAME.jpg, and prints bytes and measures of whole pictures.
 """
 
 import bisect
@@ -58,7 +58,12 @@ def main() -> int:
     made: dict[str, tuple[int, Any]] = {}
     for tune in TUNES:
       data = gaussjax.encode(original, bpp=FLAGS.bpp, effort=gaussjax.Effort.level(FLAGS.effort, tune=tune))
-      made[f"gaussjax, {tune}"] = len(data), image_io.as_uint8(gaussjax.render(gaussjax.decode(data)[0]))
+      gaussians, header = gaussjax.decode(data)
+      picture = gaussjax.render(gaussians)
+      made[f"gaussjax, {tune}"] = len(data), image_io.as_uint8(picture)
+      if header.grain is not None:
+        grained = gaussjax.add_grain(picture, header)
+        made[f"gaussjax, {tune} with grain"] = len(data), image_io.as_uint8(grained)
     most = max(size for size, _ in made.values())
     made[FLAGS.codec] = as_large(anchors.ANCHORS[FLAGS.codec].code, original, most)
     shown = [Shown(file.stem, original)]

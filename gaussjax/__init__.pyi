@@ -6,7 +6,7 @@ from .fitting.stacks import fit_stack as fit_stack
 from .geometry import concatenate as concatenate, take as take, where as where
 from .gjx.encoding import Effort as Effort
 from .gjx.imageio_plugin import register_imageio as register_imageio
-from .gjx.packing import decode as decode
+from .gjx.packing import add_grain as add_grain, decode as decode
 from .gjx.pillow_plugin import register_pillow as register_pillow
 from .gjx.search import encode as encode
 from .gjx.store import load as load, save as save

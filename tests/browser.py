@@ -250,7 +250,7 @@ def test_the_element_fits_as_css_says(browser, site):
   Site.pages["photo.png"] = ("image/png", buffer.getvalue())
   with opened(browser, f"{site}/blank.html", viewport={"width": 700, "height": 500}, device_scale_factor=2) as page:
     page.wait_for_function("window.gjx")
-    style = "width: 200px; height: 200px; background: teal; margin: 2px; object-fit: "
+    style = "display: block; width: 200px; height: 200px; background: teal; margin: 2px; object-fit: "
     fits = ("fill", "contain", "cover", "cover; object-position: 10% 0", "scale-down")
     for fit in fits:
       boxes(
@@ -312,6 +312,34 @@ def test_the_element_is_lazy_and_draws_layers_as_they_come(page):
   assert page.evaluate("[slow.image.layers.length, slow.image.version, slow.state]") == [1, 3, "loading"]
   Site.go.set()
   page.wait_for_function("slow.complete && slow.image.layers.length === 2")
+
+
+def test_grain_can_be_left_out(page, browser, tmp_path):
+  """By the element's attribute, and in the viewer, which tells of its bytes."""
+  page.evaluate("document.body.innerHTML = '<gjx-image id=e src=/v3/grain.gjx></gjx-image>'")
+  page.wait_for_function("e.complete && e.canvas.width === 192")
+  shots = [page.locator("#e").screenshot()]
+  for change in ("e.setAttribute('nograin', '')", "e.removeAttribute('nograin')"):
+    page.evaluate(change)
+    shots.append(page.locator("#e").screenshot())
+  assert shots[0] == shots[2] != shots[1]
+  data = (GOLDEN / "v3" / "grain.gjx").read_bytes()
+  (tmp_path / "grain.html").write_text(pages.viewer(data, title="grain"))
+  (tmp_path / "plain.html").write_text(pages.viewer((GOLDEN / "v3" / "gray_sum.gjx").read_bytes(), title="none"))
+  with opened(browser, (tmp_path / "grain.html").as_uri()) as viewer:
+    viewer.wait_for_function("document.getElementById('zoom').textContent !== '100%'")
+    picture = lambda: viewer.locator("#picture").screenshot()
+    before = picture()
+    viewer.locator("#stage").press("g")
+    viewer.wait_for_timeout(200)
+    assert picture() != before and "grain" in viewer.locator("#bytes").inner_text()
+    viewer.check("#grain")
+    viewer.wait_for_timeout(200)
+    assert picture() == before
+    viewer.screenshot(path=SCREENSHOTS / "viewer-grain.png")
+  with opened(browser, (tmp_path / "plain.html").as_uri()) as viewer:
+    viewer.wait_for_function("document.getElementById('facts').textContent")
+    assert viewer.locator("#graining").is_hidden()
 
 
 def test_the_element_is_a_placeholder_under_an_image(page):

@@ -125,7 +125,7 @@ def decode(data):
   """(header as a dict, a list of Gaussians, each a dict of its integers)."""
   assert data[:4] == bytes([0x8B, 0x47, 0x4A, 0x58])
   header, at = read_header(data, 4)
-  summed, bodies = 4, []
+  summed, bodies, header["grain"] = 4, [], None
   while at < len(data):
     size, begin = count(data, at + 1)
     end = begin + size
@@ -134,6 +134,8 @@ def decode(data):
       bodies.append(data[begin:end])
     else:
       assert data[at] & 128 and bodies
+      if data[at] == 0xC7:
+        header["grain"] = read_grain(data[begin:end], header)
     at = summed = end + 4
   assert len(bodies) == header["layers"]
   n, _ = count(bodies[0], 0)
@@ -168,6 +170,69 @@ def read_header(data, at):
     background = list(data[at : at + channels])
   header["background"] = background
   return header, at + (2 * channels if own else channels)
+
+
+def read_grain(body, header):
+  """(log2 of a region's side, levels [2, rows, columns])."""
+  side = body[0]
+  rows, columns = math.ceil(header["height"] / 2**side), math.ceil(header["width"] / 2**side)
+  assert 4 <= side <= 15 and rows * columns <= 4096
+  s = Stream(body[1:], dict.fromkeys(range(126), (32768, 0)))
+  levels, off = np.zeros((2, rows, columns), int), {}
+  for part, i, j in np.ndindex(levels.shape):
+    beside = [levels[part, i, j - 1]] * (j > 0) + [levels[part, i - 1, j]] * (i > 0) or [0]
+    left, above = beside[0], beside[-1]
+    c = 4 + np.sign(off[i, j]) if part else min(abs(left - above), 2)
+    d = s.magnitude(21 * c)
+    if d and s.bit(21 * c + 20):
+      d = -d
+    off[i, j] = d
+    levels[part, i, j] = ((left + above + 1) >> 1) + d
+    assert 0 <= levels[part, i, j] <= 15
+  return side, levels
+
+
+def pattern():
+  """`[2, 256, 256]`, fine and coarse."""
+  y, x = np.mgrid[:256, :256]
+  noise = []
+  for e in range(2):
+    h = x + 256 * y + 65536 * e
+    h = [int(one) for one in h.ravel()]
+    h = [(one ^ one >> 16) * 0x7FEB352D % 2**32 for one in h]
+    h = [(one ^ one >> 15) * 0x846CA68B % 2**32 for one in h]
+    noise.append(np.array([sum((one ^ one >> 16).to_bytes(4, "big")) - 510 for one in h]).reshape(256, 256))
+
+  def around(values, weights):
+    half = len(weights) // 2
+    return sum(
+      a * b * np.roll(values, (i - half, j - half), (0, 1))
+      for i, a in enumerate(weights)
+      for j, b in enumerate(weights)
+    )
+
+  twice = lambda size: around(around(noise[1], (1,) * size), (1,) * size)
+  fine = (1103 * (16 * noise[0] - around(noise[0], (1, 2, 1))) + 2**15) >> 16
+  coarse = (25854 * (2401 * twice(3) - 81 * twice(7)) + 2**31) >> 32
+  return np.clip([fine, coarse], -128, 127)
+
+
+def grained(header, picture):
+  """A picture `[H, W, C]` in [0, 1] of a file's own size with its grain."""
+  side, levels = header["grain"]
+  strengths = np.where(levels > 0, 2 ** (levels / 2 - 1) / 255, 0)
+  height, width, channels = picture.shape
+  along = []
+  for size, count in ((height, levels.shape[1]), (width, levels.shape[2])):
+    place = np.clip((np.arange(size) + 0.5) / 2**side - 0.5, 0, count - 1)
+    along.append([place.astype(int), np.minimum(place.astype(int) + 1, count - 1), place % 1])
+  (top, bottom, down), (left, right, across) = along
+  rows = strengths[:, top] + (strengths[:, bottom] - strengths[:, top]) * down[:, None]
+  strong = rows[..., left] + (rows[..., right] - rows[..., left]) * across
+  noise = pattern()[:, np.arange(height)[:, None] % 256, np.arange(width) % 256]
+  last = channels - 1 if channels in (2, 4) else channels
+  added = (strong * noise / 32).sum(0)[..., None]
+  return np.clip(np.concatenate([picture[..., :last] + added, picture[..., last:]], -1), 0, 1)
 
 
 def first_known(header, n):

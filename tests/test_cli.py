@@ -19,6 +19,7 @@ from gaussjax import cli, image_io, startup
 from gaussjax.cli import batch, encode, streams
 from gaussjax.gjx import encoding
 
+GOLDEN = Path(__file__).parent / "golden"
 PHOTOGRAPH = Path(__file__).parent.parent / "experiments" / "data" / "kodim23.png"
 
 
@@ -195,6 +196,8 @@ def test_what_a_file_may_be_tuned_for_is_what_the_encoder_knows():
   for tune in encoding.TUNES:
     asked = cli.options.parser().parse_args(["encode", "a.png", "a.gjx", "-e2", "--tune", tune, "--seed=5"])
     assert encode._options(asked)["effort"] == encoding.Effort.level(2, tune)._replace(seed=5)
+    asked = cli.options.parser().parse_args(["encode", "a.png", "a.gjx", "--tune", tune, "--grain=0.25"])
+    assert encode._options(asked)["effort"].grain == 0.25
 
 
 def test_a_picture_that_gaussians_do_not_suit_is_said_to_be_one():
@@ -412,6 +415,30 @@ def test_pipes_are_inputs_and_outputs_and_closed_streams_are_said(folder):
   assert done.returncode == 0, done
   assert json.loads(done.stdout)["size"] == "32 x 24"
   assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == ["gaussjax"] * 3
+
+
+def test_grain_is_drawn_unless_it_is_not_wanted(tmp_path, capsys):
+  """By every reader alike; the Gaussians are the same without."""
+  file = GOLDEN / "v3" / "grain.gjx"
+  gaussians, header = gaussjax.decode(file.read_bytes())
+  bare = gaussjax.render(gaussians)
+  grained = image_io.as_uint8(gaussjax.add_grain(bare, header))
+  with_it, without = tmp_path / "with.png", tmp_path / "without.png"
+  assert in_process(capsys, "decode", file, with_it)[0] == 0
+  assert in_process(capsys, "decode", file, without, "--nograin")[0] == 0
+  np.testing.assert_array_equal(iio.imread(with_it), grained)
+  np.testing.assert_array_equal(iio.imread(without), image_io.as_uint8(bare))
+  gaussjax.register_imageio()
+  gaussjax.register_pillow()
+  np.testing.assert_array_equal(iio.imread(file), grained)
+  np.testing.assert_array_equal(iio.imread(file, grain=False), image_io.as_uint8(bare))
+  np.testing.assert_array_equal(np.asarray(Image.open(file)), grained)
+  part = tmp_path / "part.png"
+  assert in_process(capsys, "render", file, part, "--crop=64,32,128,96")[0] == 0
+  assert np.abs(iio.imread(part).astype(int) - grained[32:96, 64:128]).max() <= 1
+  psnr = lambda *more: json.loads(in_process(capsys, "compare", without, file, "--json", *more)[1])["psnr"]
+  assert psnr("--nograin") > 60 > psnr()
+  assert "bytes grain" in in_process(capsys, "info", file)[1]
 
 
 def test_imageio_reads_the_format(folder):

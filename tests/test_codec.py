@@ -23,6 +23,7 @@ from gaussjax.gjx import (
   container,
   contexts,
   encoding,
+  grain,
   grids,
   initial,
   native_loops,
@@ -231,6 +232,112 @@ def test_steps_of_every_size_are_read_alike(steps):
     np.testing.assert_array_equal([gaussian[name] for gaussian in found], np.concatenate(field))
   for mine, theirs in zip(layers, parts, strict=True):
     jax.tree.map(np.testing.assert_array_equal, mine, contexts.ordered(theirs))
+
+
+def levels_of(rng, height, width, side):
+  """Grain of levels at random, about as they follow each other in a picture."""
+  shape = grain.regions(height, width, side)
+  levels = np.clip(rng.integers(-3, 4, (2, *shape)).cumsum(1).cumsum(2), 0, grain.LEVELS - 1).astype(np.uint8)
+  return grain.Grain(side, levels[0].tobytes(), levels[1].tobytes())
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 4), (2, 5), (3, 4), (4, 6), (3, 15)])
+def test_grain_comes_back_and_an_independent_reader_draws_the_same(channels, side):
+  rng, size = np.random.default_rng(channels), (70, 300)
+  strengths = levels_of(rng, *size, side)
+  header = header_of(channels, size=size)._replace(grain=strengths)
+  codes = contexts.ordered(random_codes(rng, 9, channels, header.steps, cells=12))
+  data = container.write(header, [codes], {"icc": b"profile"})
+  contents = container.read(data)
+  assert contents.header == header and dict(contents.sizes)["grain"] <= 6 + 2 * len(strengths.fine)
+  assert sum(size for _, size in contents.sizes) + len(container.SIGNATURE) == len(data)
+  found, gaussians = reference.decode(data)
+  theirs = reference.grained(found, reference.render(found, gaussians))
+  mine = gaussjax.add_grain(gaussjax.render(gaussjax.decode(data)[0]), header)
+  assert np.abs(mine - theirs).max() < 1 / 255 and np.abs(mine - theirs).mean() < 0.001
+  bare = np.clip(gaussjax.render(gaussjax.decode(data)[0]), 0, 1)
+  colors = channels - (channels in (2, 4))
+  assert np.abs(mine - bare)[..., :colors].std() > 0.001
+  np.testing.assert_array_equal(mine[..., colors:], bare[..., colors:])
+
+
+def test_the_pattern_of_grain_is_that_of_the_text():
+  np.testing.assert_array_equal(grain.pattern(), reference.pattern())
+
+
+def test_grain_of_a_part_is_that_of_the_whole():
+  rng, size = np.random.default_rng(0), (80, 120)
+  header = header_of(3, size=size)._replace(grain=levels_of(rng, *size, 4))
+  gray = lambda *shape: np.full((*shape, 3), 0.5, np.float32)
+  whole = gaussjax.add_grain(gray(80, 120), header)
+  part = gaussjax.add_grain(gray(30, 40), header, viewport=(50, 20, 90, 50))
+  np.testing.assert_allclose(part, whole[20:50, 50:90], atol=1e-6)
+  larger = gaussjax.add_grain(gray(240, 360), header)  # whose every third pixel has a centre of one of the picture
+  np.testing.assert_allclose(larger[1::3, 1::3], whole, atol=1e-6)
+  smaller = gaussjax.add_grain(gray(10, 15), header)
+  assert 0 < np.abs(smaller - 0.5).std() < 0.2 * np.abs(whole - 0.5).std()
+  np.testing.assert_array_equal(
+    gaussjax.add_grain(gray(4, 4) + 1, header_of(3)), gray(4, 4) * 2
+  )  # clipped, no more
+
+
+def test_grain_measures_the_texture_that_is_lacking():
+  """Of noise of a known strength in one half of a picture; contours that are off by a pixel count little."""
+  rng = np.random.default_rng(0)
+  drawn = np.full((128, 256, 3), 0.5, np.float32)
+  drawn[:, 61:67] = 0.9
+  image = np.roll(drawn, 1, 1)
+  image[:, 128:] += rng.normal(0, 8 / 255, (128, 128, 1))
+  found = grain.measured(image, drawn, 1.0)
+  fine = np.frombuffer(found.fine, np.uint8).reshape(2, 4)
+  assert found.side == 6 and not fine[:, :2].any()
+  # 8 times the deviation of what the fine filter leaves of noise, 0.81 of it.
+  np.testing.assert_allclose(2.0 ** (fine[:, 2:] / 2 - 1), 0.81 * 8, rtol=0.25)
+  halved = grain.measured(image, drawn, 0.5)
+  np.testing.assert_array_equal(np.frombuffer(halved.fine, np.uint8).reshape(2, 4)[:, 2:], fine[:, 2:] - 2)
+  assert grain.measured(drawn, drawn, 1.0) is None
+
+
+def test_damaged_grain_is_refused():
+  size = (64, 64)
+  header = header_of(3, size=size)
+  codes = contexts.ordered(random_codes(np.random.default_rng(0), 9, 3, header.steps, cells=12))
+  plain = container.write(header, [codes])
+  for body in (b"", b"\x03", b"\x10", b"\xff" * 40):
+    with pytest.raises(gaussjax.FormatError, match="regions"):
+      gaussjax.decode(plain + container.chunk(container.GRAIN, body))
+  with pytest.raises(gaussjax.FormatError, match="regions"):  # more than 4096
+    grain_of_many = container.chunk(container.GRAIN, b"\x04" + b"\0" * 40)
+    gaussjax.decode(container.write(header._replace(height=2000, width=2000), [codes]) + grain_of_many)
+  words = set()
+  for seed in range(60):
+    body = b"\x04" + np.random.default_rng(seed).bytes(20)
+    try:
+      gaussjax.decode(plain + container.chunk(container.GRAIN, body))
+    except gaussjax.FormatError as error:
+      words.add(str(error))
+  assert "damaged: a strength of grain is out of range" in words
+  unknown = bytes([container.GRAIN ^ 1])  # a reader that does not know grain goes on without it
+  assert gaussjax.decode(plain + container.chunk(unknown[0], b"what comes later"))[1].grain is None
+
+
+def test_files_for_the_eye_have_grain_unless_told_otherwise():
+  image = scene_image()
+  plain = search.encode(image, size=900, effort=encoding.Effort.level(0))
+  assert packing.decode(plain)[1].grain is None
+  effort = encoding.Effort.level(0, "visual")
+  assert effort.grain == 0.5 and encoding.Effort.level(0, "visual", 0).grain == 0
+  data = search.encode(image, size=900, effort=effort)
+  assert len(data) <= 900 and packing.decode(data)[1].grain is not None
+  for wrong in (-0.1, 1.5, float("nan")):
+    with pytest.raises(ValueError, match="effort.grain"):
+      search.encode(image, size=900, effort=effort._replace(grain=wrong))
+
+
+def scene_image():
+  """A picture with texture, `[48, 64, 3]`."""
+  rng = np.random.default_rng(0)
+  return np.clip(gaussjax.render(scene(20, 48, 64, channels=3)) + rng.normal(0, 0.1, (48, 64, 1)), 0, 1)
 
 
 @pytest.mark.parametrize("name", ["alpha", "gray_alpha_sum", "gray_sum", "small"])

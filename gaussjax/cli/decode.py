@@ -30,6 +30,8 @@ def run_decode(arguments: argparse.Namespace) -> None:
     gaussians = packing.gaussians_of(contents)
   view, height, width = _size(arguments, gaussians.canvas, gaussians.colors.shape[1])
   picture = gaussjax.render(gaussians, height, width, viewport=view)
+  if not arguments.nograin:
+    picture = gaussjax.add_grain(picture, contents.header, viewport=view)
   write_output(arguments.output, picture_bytes(arguments.output, picture, contents.metadata))
   if arguments.verbose or arguments.json:
     figures = {"height": picture.shape[0], "width": picture.shape[1], "gaussians": len(gaussians.means)}
@@ -81,14 +83,15 @@ def run_info(arguments: argparse.Namespace) -> None:
   say(arguments, figures)
 
 
-def read_picture(gaussjax: Any, path: str) -> Any:
-  """`[H, W, C]` in [0, 1] of a picture or a `.gjx` file, at 8 bits in the latter case."""
+def read_picture(gaussjax: Any, path: str, *, grain: bool = True) -> Any:
+  """`[H, W, C]` in [0, 1] of a picture, or of a `.gjx` file at 8 bits, with its `grain` or without."""
   from gaussjax.gjx import container, packing
 
   data = read_input(path)
   if data.startswith(container.SIGNATURE):
     with named(path):
-      return packing.at_8_bits(gaussjax.decode(data)[0])
+      gaussians, header = gaussjax.decode(data)
+      return packing.at_8_bits(gaussians, header if grain else None)
   return gaussjax.read_image(data, name=path, report_fn=lambda line: tell_user(f"{path}: {line}"))
 
 
@@ -103,7 +106,8 @@ def run_compare(arguments: argparse.Namespace) -> None:
   gaussjax = start_jax()
   from gaussjax.quality import metrics
 
-  first, second = read_picture(gaussjax, arguments.first), read_picture(gaussjax, arguments.second)
+  both = (arguments.first, arguments.second)
+  first, second = (read_picture(gaussjax, path, grain=not arguments.nograin) for path in both)
   if first.shape != second.shape:
     raise ValueError(
       f"got {arguments.first} of {shape_of(first)} and {arguments.second} of {shape_of(second)}, "

@@ -23,7 +23,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
   from gaussjax.gjx import encoding
 
   names = ("quality", "bpp", "size", "target_psnr", "layers")
-  effort = encoding.Effort.level(arguments.effort, arguments.tune)._replace(seed=arguments.seed)
+  effort = encoding.Effort.level(arguments.effort, arguments.tune, arguments.grain)._replace(seed=arguments.seed)
   return {"effort": effort} | {name: getattr(arguments, name) for name in names}
 
 

@@ -38,6 +38,7 @@ Of --quality, --bpp, --size and --target_psnr one may be given.
 examples:
   gaussjax decode photo.gjx photo.png
   gaussjax decode cut.gjx photo.png --partial            what is whole of it
+  gaussjax decode photo.gjx photo.png --nograin          the Gaussians alone
 """,
   "render": """\
 examples:
@@ -128,6 +129,10 @@ def parser() -> argparse.ArgumentParser:
   compare = command("compare", run_compare, "PSNR, SSIM and MS-SSIM of two pictures or .gjx files")
   compare.add_argument("first", help="the original")
   compare.add_argument("second", help="what is compared with it")
+  for one in (decode, render, compare):
+    one.add_argument(
+      "--nograin", action="store_true", help="without the texture that a file has drawn by its reader"
+    )
   view = command("view", run_view, "a page or a PNG of a .gjx file beside its original, and of its ellipses")
   _add_view(view)
   export = command("export", run_export, "a .gjx or .npz file for other tools: PLY of 3D Gaussians, or SVG")
@@ -202,6 +207,13 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
   )
   command.add_argument(
     "--tune", choices=("psnr", "visual"), default="psnr", help="what a file is best by: PSNR (default), or the eye"
+  )
+  command.add_argument(
+    "--grain",
+    type=_number(0, 1, open=False),
+    metavar="SHARE",
+    help="how much of the texture that Gaussians lack the reader draws by itself, 0 to 1 (default 0.5 with --tune "
+    "visual, else 0)",
   )
   command.add_argument("--layers", type=int, default=1, choices=range(1, 5), help="for progressive drawing, 1 to 4")
   command.add_argument("--seed", type=_whole(0, 2**31 - 1), default=0, help="of the random numbers")

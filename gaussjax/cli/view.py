@@ -42,7 +42,7 @@ def run_view(arguments: argparse.Namespace) -> None:
   original = _original(gaussjax, arguments.original, header)
   figures = dict[str, Any]()
   if arguments.output is not None:
-    figures |= _view_pictures(gaussjax, arguments.output, gaussians, original)
+    figures |= _view_pictures(gaussjax, arguments.output, gaussians, header, original)
   if arguments.html is not None:
     figures["page"] = arguments.html
     write_output(arguments.html, _page(arguments.input, data, original).encode())
@@ -83,11 +83,11 @@ def _original(gaussjax: Any, path: str | None, header: Any) -> Any:
   return original
 
 
-def _view_pictures(gaussjax: Any, output: str, gaussians: Any, original: Any) -> dict[str, str]:
+def _view_pictures(gaussjax: Any, output: str, gaussians: Any, header: Any, original: Any) -> dict[str, str]:
   """Writes the comparison and the ellipses: their names."""
   from gaussjax import report
 
-  picture = gaussjax.render(gaussians)
+  picture = gaussjax.add_grain(gaussjax.render(gaussians), header)
   shown = picture if original is None else report.comparison(original, picture)
   magnify = max(1, 1536 // max(picture.shape[:2]))
   ellipses = _ellipses(Path(output))

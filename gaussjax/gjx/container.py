@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from gaussjax import geometry
 from gaussjax.errors import DamagedError, FormatError
-from gaussjax.gjx import contexts, grids, range_coder, version_2
+from gaussjax.gjx import contexts, grain, grids, range_coder, version_2
+from gaussjax.gjx.grain import Grain
 from gaussjax.gjx.grids import Codes, Steps
 
 SIGNATURE = b"\x8bGJX"
 VERSION = 3  # of what is written; version 2 is read (version_2.py)
 ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
 LAYER = ord("L")
+GRAIN = ANCILLARY | ord("G")
 METADATA = {"exif": ANCILLARY | ord("E"), "icc": ANCILLARY | ord("I"), "text": ANCILLARY | ord("T")}
 
 FIXED = 1000  # the background's colours, the cut-off and the floor are in thousandths
@@ -60,6 +62,7 @@ class Header(NamedTuple):
   weighted: bool = False  # whether there are log-weights
   background_unit: int = FIXED  # or 255, with the CANVAS alone
   version: int = VERSION
+  grain: Grain | None = None  # texture that a reader draws by itself
 
 
 class Contents(NamedTuple):
@@ -78,6 +81,8 @@ def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None
   head, *rest = _layer_bytes(header, layers)
   parts = [SIGNATURE, chunk(LAYER, head, header_bytes(header))]
   parts += [chunk(LAYER, data) for data in rest]
+  if header.grain is not None:
+    parts.append(grain_chunk(header.grain, header.height, header.width))
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
 
@@ -151,6 +156,11 @@ def chunk(kind: int, data: bytes, before: bytes = b"") -> bytes:
   return framed + struct.pack(">I", zlib.crc32(framed))
 
 
+def grain_chunk(strengths: Grain, height: int, width: int) -> bytes:
+  """The chunk of a picture's grain."""
+  return chunk(GRAIN, grain.to_bytes(strengths, height, width))
+
+
 def varint(value: int) -> bytes:
   """Seven bits a byte, the lowest first, the top bit set in all but the last."""
   out = bytearray()
@@ -188,6 +198,9 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
     elif kind in names:
       metadata[names[kind]] = body
       sizes.append((names[kind], size))
+    elif kind == GRAIN and header.version == VERSION:
+      header = header._replace(grain=_grain(body, header))
+      sizes.append(("grain", size))
     elif not kind & ANCILLARY:
       raise FormatError(f"got a chunk of kind {kind}, which this version does not know and may not skip")
     else:
@@ -308,6 +321,13 @@ def _layers(header: Header, bodies: list[bytes], limits: Limits) -> list[Any]:
     except DamagedError as error:
       raise FormatError(f"damaged: {error}") from None
   return layers
+
+
+def _grain(body: bytes, header: Header) -> Grain:
+  try:
+    return grain.from_bytes(body, header.height, header.width)
+  except DamagedError as error:
+    raise FormatError(f"damaged: {error}") from None
 
 
 def check_drawable(header: Header, radii: NDArray, means: NDArray, limits: Limits = LIMITS) -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gaussjax import arguments, geometry
 from gaussjax.fitting import checkpoints, optimizers, recipes
-from gaussjax.gjx import container, packing, quantization, rate
+from gaussjax.gjx import container, grain, packing, quantization, rate
+from gaussjax.gjx.grain import Grain
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import losses
 from gaussjax.rendering import renderer
@@ -28,8 +29,9 @@ RECIPE = recipes.Recipe(
 )
 
 
-# What a file may be tuned for: the squared error, or what is seen.
-TUNES = {"psnr": losses.l2, "visual": losses.visual}
+# What a file may be tuned for, the squared error or what is seen: the loss, and the share of the texture it lacks
+# that comes back as grain.
+TUNES = {"psnr": (losses.l2, 0.0), "visual": (losses.visual, 0.5)}
 
 
 class Effort(NamedTuple):
@@ -44,14 +46,19 @@ class Effort(NamedTuple):
   quantizer: quantization.Quantizer = quantization.incremental
   seed: int = 0  # of what is drawn by lot, 0 to 2^32 - 1
   tries: int = 1  # files, of other seeds and for a given size of other numbers of Gaussians; the best is kept
+  grain: float = 0.0  # 0 to 1: how much of the texture that the Gaussians lack the reader is to draw by itself
 
   @classmethod
-  def level(cls, level: int, tune: str = "psnr") -> "Effort":
-    """One of the efforts 0 to 9, tuned for `psnr` or to the eye, `visual`. Raises ValueError for others."""
+  def level(cls, level: int, tune: str = "psnr", grain: float | None = None) -> "Effort":
+    """One of the efforts 0 to 9, tuned for `psnr` or to the eye, `visual`. Raises ValueError for others.
+
+    `grain` is 0 for `psnr` and 0.5 for `visual` unless it is given.
+    """
     if tune not in TUNES:
       raise ValueError(f"got tune={arguments.shown(tune)}, expected one of {', '.join(TUNES)}")
     chosen = EFFORTS[arguments.whole("effort", level, least=0, most=len(EFFORTS) - 1)]
-    return chosen._replace(recipe=chosen.recipe._replace(loss=TUNES[tune]))
+    loss, usual = TUNES[tune]
+    return chosen._replace(recipe=chosen.recipe._replace(loss=loss), grain=usual if grain is None else grain)
 
 
 EFFORTS = (
@@ -100,6 +107,7 @@ class Work(NamedTuple):
   metadata: dict[str, bytes]
   progress_fn: Progress
   part: Callable[[str], checkpoints.Checkpoint | None] = lambda name: None  # the checkpoint of a long part, by name
+  grain: Grain | None = None
 
   @property
   def target(self) -> Array:
@@ -143,18 +151,28 @@ def parts(
   effort = f"effort of {work.effort.steps} and {work.effort.stage_steps} steps"
   effort += f", {work.effort.tries} tries" * (work.effort.tries > 1)
   effort += " to the eye" * (work.effort.recipe.loss is losses.visual) + f", seed {work.effort.seed}"
+  effort += f", grain {work.effort.grain!r}" * (work.effort.grain > 0)
   of = f"image {quantization.digest(image)[:16]}, {asked}, {effort}, {work.layers} layers"
   return checkpoints.parts(checkpoint, of)
 
 
 def file(work: Work, gaussians: Gaussians, steps: Steps) -> bytes:
   """The bytes of a set."""
-  return packing.pack(gaussians, steps, layers=work.layers, metadata=work.metadata)
+  return packing.pack(gaussians, steps, layers=work.layers, metadata=work.metadata, strengths=work.grain)
+
+
+def with_grain(work: Work, fitted: Gaussians) -> Work:
+  """The work with the texture that a fit lacks, as much of it as the effort has come back."""
+  if work.effort.grain == 0:
+    return work
+  drawn = np.asarray(renderer.render(fitted))
+  return work._replace(grain=grain.measured(work.image, drawn, work.effort.grain))
 
 
 def frame(work: Work) -> float:
   """Bytes of a file that are not its Gaussians', about."""
-  return FRAME + work.image.shape[2] + sum(len(data) + 10 for data in work.metadata.values())
+  grained = grain.typical_bytes(*work.image.shape[:2]) if work.effort.grain else 0
+  return FRAME + work.image.shape[2] + sum(len(data) + 10 for data in work.metadata.values()) + grained
 
 
 def reached(work: Work, data: bytes) -> float:
@@ -238,6 +256,8 @@ def effort_of(effort: int | Effort) -> Effort:
   arguments.whole("effort.steps", effort.steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.stage_steps", effort.stage_steps, least=1, most=arguments.MAX_STEPS)
   arguments.whole("effort.tries", effort.tries, least=1, most=MAX_TRIES)
+  if not 0 <= arguments.real("effort.grain", effort.grain) <= 1:
+    raise ValueError(f"got effort.grain={effort.grain:g}, expected 0 to 1")
   arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED + 1 - effort.tries)
   recipes.of(effort.recipe)
   packing.blend_code(effort.recipe.blend)

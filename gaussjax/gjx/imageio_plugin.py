@@ -41,13 +41,17 @@ class Plugin(PluginV3):
         raise InitializationError("not a .gjx file")
 
   def read(
-    self, *, index: int | None = 0, height: int | None = None, width: int | None = None
+    self, *, index: int | None = 0, height: int | None = None, width: int | None = None, grain: bool = True
   ) -> NDArray[np.uint8]:
-    """`[H, W, C]`, or `[H, W]` of one channel. Raises ValueError for an index other than 0."""
+    """`[H, W, C]`, or `[H, W]` of one channel, with the file's grain or without.
+
+    Raises ValueError for an index other than 0.
+    """
     if index not in (0, None, Ellipsis):
       raise ValueError(f"got index {index}, expected 0: a .gjx file holds one picture")
-    gaussians, _ = packing.decode(self._data)
-    pixels = image_io.as_uint8(renderer.render(gaussians, height, width))
+    gaussians, header = packing.decode(self._data)
+    picture = renderer.render(gaussians, height, width)
+    pixels = image_io.as_uint8(packing.add_grain(picture, header) if grain else picture)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
   def iter(self):

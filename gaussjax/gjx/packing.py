@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import geometry, image_io
 from gaussjax.errors import DamagedError, FormatError
-from gaussjax.gjx import container, contexts, grids, version_2
+from gaussjax.gjx import container, contexts, grain, grids, version_2
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.rendering import blends, renderer
 from gaussjax.rendering.blends import Blend
@@ -65,16 +65,41 @@ def radii(gaussians: Gaussians) -> NDArray:
   return canvas.cutoff * np.hypot(np.exp(log_scales.max(axis=1)), canvas.floor)
 
 
-def at_8_bits(gaussians: Gaussians) -> image_io.FloatImage:
-  """`[H, W, C]` in [0, 1]: the picture as a viewer sees it, which is what PSNRs of files are of."""
-  return image_io.as_image(image_io.as_uint8(renderer.render(gaussians)))
+def at_8_bits(gaussians: Gaussians, header: container.Header | None = None) -> image_io.FloatImage:
+  """`[H, W, C]` in [0, 1]: the picture as a viewer sees it, with the grain of a `header`.
+
+  PSNRs of files are of the picture without grain, of which no pixel is meant to be the original's.
+  """
+  picture = renderer.render(gaussians)
+  return image_io.as_image(image_io.as_uint8(picture if header is None else add_grain(picture, header)))
 
 
-def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[str, bytes] | None = None) -> bytes:
+def add_grain(
+  picture: ArrayLike, header: container.Header, *, viewport: renderer.Viewport | None = None
+) -> image_io.FloatImage:
+  """A render `[h, w, C]` of a file's Gaussians with the file's grain, texture that Gaussians have not: in [0, 1].
+
+  Of the whole picture at any size, or of the same `viewport` as the render. A file without grain leaves the picture
+  as it is, but for the clipping.
+  """
+  drawn = np.clip(np.asarray(picture), 0, 1)
+  if header.grain is None:
+    return drawn
+  return grain.added(drawn, header.grain, header.height, header.width, viewport)
+
+
+def pack(
+  gaussians: Gaussians,
+  steps: Steps,
+  *,
+  layers: int = 1,
+  metadata: dict[str, bytes] | None = None,
+  strengths: grain.Grain | None = None,
+) -> bytes:
   """The `.gjx` file of a set (Euler shapes, a canvas as `decode` gives one) on the grids of `steps`.
 
-  Parked Gaussians (geometry.park) are left out. Raises ValueError for a canvas that the format does not hold,
-  numbers beyond what is coded, unknown metadata.
+  With the `strengths` of its grain. Parked Gaussians (geometry.park) are left out. Raises ValueError for a canvas
+  that the format does not hold, numbers beyond what is coded, unknown metadata.
   """
   shown = geometry.shown(gaussians)
   codes = Codes(*[field[shown] for field in grids.codes_of(gaussians, steps)])
@@ -83,7 +108,7 @@ def pack(gaussians: Gaussians, steps: Steps, *, layers: int = 1, metadata: dict[
   weighted = any(part.weights.any() for part in parts)
   if not weighted:
     steps = steps._replace(weight=grids.STEP_ZERO)
-  header = header._replace(steps=steps, layers=len(parts), weighted=weighted)
+  header = header._replace(steps=steps, layers=len(parts), weighted=weighted, grain=strengths)
   try:
     return container.write(header, parts, metadata or {})
   except DamagedError as error:

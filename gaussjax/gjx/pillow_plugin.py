@@ -60,7 +60,7 @@ class Picture(ImageFile.ImageFile):
         gaussians = packing.gaussians_of(self._contents)
       except errors.FormatError as error:
         raise OSError(str(error)) from error
-      pixels = image_io.as_uint8(renderer.render(gaussians))
+      pixels = image_io.as_uint8(packing.add_grain(renderer.render(gaussians), self._contents.header))
       self.im = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else np.ascontiguousarray(pixels)).im
       self._contents, self.tile = None, []
       self.readonly = 0

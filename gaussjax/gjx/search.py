@@ -126,6 +126,7 @@ def _octaves(index: int) -> int:
 def _filled(work: Work, num_gaussians: int, size: int) -> bytes:
   """The file of at most `size` bytes of a fit: steps as fine as they may be."""
   fitted = _fit(work, num_gaussians)
+  work = encoding.with_grain(work, fitted)
   steps = encoding.steps_within(work, fitted, quantization.balanced_steps(fitted, work.target), size * SETTLED)
   return _trimmed(work, encoding.quantized(work, fitted, steps), steps, size)
 
@@ -324,6 +325,7 @@ def _packed(work: Work, num_gaussians: int) -> _Packed:
 
   def make(work: Work, index: int) -> bytes:
     fitted = _fit(work, num_gaussians)
+    work = encoding.with_grain(work, fitted)
     steps = quantization.balanced_steps(fitted, work.target)
     return encoding.file(work, encoding.quantized(work, fitted, steps), steps)
 

@@ -259,6 +259,30 @@ function checkHeader(header, { pixels }) {
 const binsOf = (turn, q) =>
   clamp(Math.floor((power(turn) * (power(q) - power(-q)) + 2 ** 31) / 2 ** 32), 1, 4096); // exact up to that
 
+/** Levels of grain, fine then coarse, of regions of 2^`side` pixels each way. */
+function readGrain(data, { begin, end }, { height, width }) {
+  const side = begin < end ? data[begin] : 0;
+  const [rows, columns] = [height, width].map((size) => Math.ceil(size / 2 ** side));
+  const count = rows * columns;
+  if (side < 4 || side > 15 || count > 4096) damaged("a size of regions");
+  const models = { p: new Float64Array(126).fill(32768), n: new Uint8Array(126), wide: 2 ** 24 };
+  const coder = new Coder(data, begin + 1, end, models);
+  const levels = new Uint8Array(2 * count);
+  const off = new Int8Array(count);
+  for (let i = 0; i < 2 * count; i++) {
+    const at = i % count;
+    const above = at < columns ? undefined : levels[i - columns];
+    const left = at % columns ? levels[i - 1] : (above ?? 0);
+    const context = i < count ? Math.min(Math.abs(left - (above ?? left)), 2) : 4 + Math.sign(off[at]);
+    const expected = (left + (above ?? left) + 1) >> 1;
+    const surprise = coder.signed(21 * context);
+    if (!(expected + surprise >= 0 && expected + surprise < 16)) damaged("a strength of grain");
+    off[at] = surprise;
+    levels[i] = expected + surprise;
+  }
+  return { side, rows, columns, levels: [...levels] };
+}
+
 /** Where the even bits of a Morton code lead. */
 function gather(code) {
   code &= 0x55555555;
@@ -750,6 +774,7 @@ export function decode(data, { partial = false, limits = {} } = {}) {
     bits: layers.bits,
     sizes: found.sizes,
     metadata: found.metadata,
+    ...(found.grain && { grain: found.grain }),
     bytes: data.length,
     ...meaning(layers, total),
   };
@@ -767,8 +792,10 @@ function sorted(data, chunks, header) {
     const name = names[chunk.kind];
     if (chunk.kind === 0x4c) found.bodies.push(chunk);
     else if (name) found.metadata[name] = data.slice(chunk.begin, chunk.end);
+    else if (chunk.kind === 0xc7 && header.version === 3) found.grain = readGrain(data, chunk, header);
     else if (chunk.kind < 128) refuse(`got a chunk of kind ${chunk.kind}, which this version may not skip`);
-    const label = chunk.kind === 0x4c ? `layer ${found.bodies.length}` : (name ?? `unknown ${chunk.kind}`);
+    const other = chunk.kind === 0xc7 && found.grain ? "grain" : `unknown ${chunk.kind}`;
+    const label = chunk.kind === 0x4c ? `layer ${found.bodies.length}` : (name ?? other);
     found.sizes.push([label, chunk.size]);
   }
   if (found.bodies.length > header.layers)
@@ -899,8 +926,96 @@ function sceneOf(image, order) {
   return { image, background, tau, averaged, alpha: hasAlpha(image), instances, most };
 }
 
+// Grain: a pattern that repeats every 256 pixels, times strengths that go linearly from region to region.
+
+let pattern;
+/** `[256, 256, 2]` integers, fine and coarse. */
+function patternOfGrain() {
+  if (pattern) return pattern;
+  const noise = [0, 1].map((part) =>
+    Float64Array.from({ length: 65536 }, (_, i) => {
+      let h = i + 65536 * part;
+      h = Math.imul(h ^ (h >>> 16), 0x7feb352d);
+      h = Math.imul(h ^ (h >>> 15), 0x846ca68b);
+      h ^= h >>> 16;
+      return (h & 255) + ((h >>> 8) & 255) + ((h >>> 16) & 255) + (h >>> 24) - 510;
+    }),
+  );
+  const along = (values, weights, step) =>
+    values.map((_, i) =>
+      weights.reduce((sum, weight, k) => {
+        const away = step * (k - (weights.length >> 1));
+        const at = step > 1 ? (i + away) & 65535 : (i & 65280) | ((i + away) & 255);
+        return sum + weight * values[at];
+      }, 0),
+    );
+  const smooth = (values, weights) => along(along(values, weights, 256), weights, 1);
+  const boxes = (values, size) => {
+    const ones = Array(size).fill(1);
+    return smooth(smooth(values, ones), ones);
+  };
+  const soft = smooth(noise[0], [1, 2, 1]);
+  const [narrow, wide] = [3, 7].map((size) => boxes(noise[1], size));
+  const held = (value) => clamp(Math.floor(value + 0.5), -128, 127);
+  pattern = new Int16Array(131072);
+  for (let i = 0; i < 65536; i++) {
+    pattern[2 * i] = held(((16 * noise[0][i] - soft[i]) * 1103) / 2 ** 16);
+    pattern[2 * i + 1] = held(((2401 * narrow[i] - 81 * wide[i]) * 25854) / 2 ** 32);
+  }
+  return pattern;
+}
+
+/** `[rows, columns, 2]` deviations for each of the pattern's. */
+function strengthsOf({ rows, columns, levels }) {
+  const count = rows * columns;
+  const strength = (level) => (level ? 2 ** (level / 2 - 1) / 255 / 32 : 0);
+  return Float32Array.from({ length: 2 * count }, (_, i) => strength(levels[(i >> 1) + (i & 1) * count]));
+}
+
+/** For the centre of each of `size` pixels: [index, weight] of the pattern's pixels, and of `count` regions. */
+function tapsOf(begin, end, size, side, count) {
+  const step = (end - begin) / size;
+  const reach = Math.max(step, 1);
+  return Array.from({ length: size }, (_, i) => {
+    const place = begin + (i + 0.5) * step - 0.5;
+    const near = [];
+    for (let at = Math.ceil(place - reach); at <= place + reach; at++)
+      near.push([at & 255, 1 - Math.abs(at - place) / reach]);
+    const sum = near.reduce((all, [, weight]) => all + weight, 0);
+    const region = clamp((place + 0.5) / 2 ** side - 0.5, 0, count - 1);
+    const low = Math.floor(region);
+    const high = Math.min(low + 1, count - 1);
+    const regions = [[low, 1 - region + low], [high, region - low]]; // prettier-ignore
+    return { near: near.map(([at, weight]) => [at, weight / sum]), regions };
+  });
+}
+
+/** What grain adds to the brightness of `[height, width]` pixels of a view. */
+function grainOf({ grain }, [left, top, right, bottom], width, height) {
+  const out = new Float32Array(width * height);
+  if (!grain) return out;
+  const noise = patternOfGrain();
+  const strengths = strengthsOf(grain);
+  const across = tapsOf(left, right, width, grain.side, grain.columns);
+  tapsOf(top, bottom, height, grain.side, grain.rows).forEach((row, y) => {
+    const mixed = (taps, values, columns) =>
+      Float64Array.from({ length: 2 * columns }, (_, i) =>
+        taps.reduce((sum, [at, weight]) => sum + weight * values[2 * columns * at + i], 0),
+      );
+    const [line, strong] = [mixed(row.near, noise, 256), mixed(row.regions, strengths, grain.columns)];
+    across.forEach(({ near, regions }, x) => {
+      for (const part of [0, 1]) {
+        const at = (taps, values) =>
+          taps.reduce((sum, [index, weight]) => sum + weight * values[2 * index + part], 0);
+        out[y * width + x] += at(near, line) * at(regions, strong);
+      }
+    });
+  });
+  return out;
+}
+
 /** Draws `[height, width, 4]` bytes, alpha apart, without a GPU. */
-function rasterizeScene(scene, view, width, height, count) {
+function rasterizeScene(scene, view, width, height, count, grained) {
   const { image, instances, tau, background } = scene;
   const [left, top, right, bottom] = view;
   const sx = width / (right - left);
@@ -949,19 +1064,22 @@ function rasterizeScene(scene, view, width, height, count) {
     }
   }
   const data = new Uint8ClampedArray(4 * width * height);
+  const grain = grainOf(grained ? image : {}, view, width, height);
   for (let at = 0, from = 0; at < data.length; at += 4, from += 5)
     for (let c = 0; c < 4; c++) {
       const value = scene.averaged
         ? (sums[from + c] + tau * background[c]) / (sums[from + 4] + tau)
         : sums[from + c] + background[c];
-      data[at + c] = c < 3 || scene.alpha ? 255 * value : 255;
+      if (c < 3) data[at + c] = 255 * (clamp(value, 0, 1) + grain[at / 4]);
+      else data[at + c] = scene.alpha ? 255 * value : 255;
     }
   return data;
 }
 
 /** `[height, width, 4]` bytes (red, green, blue, alpha) of a picture or a part of it, without WebGL. */
-export function rasterize(image, { view = wholeOf(image), width = image.width, height = image.height } = {}) {
-  return rasterizeScene(sceneOf(image, largestFirst(image)), view, width, height, image.count);
+export function rasterize(image, { view = wholeOf(image), grain = true, ...size } = {}) {
+  const { width = image.width, height = image.height } = size;
+  return rasterizeScene(sceneOf(image, largestFirst(image)), view, width, height, image.count, grain);
 }
 
 const wholeOf = ({ width, height }) => [0, 0, width, height];
@@ -1001,12 +1119,18 @@ const COVER = `#version 300 es
 void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3 : -1, 0, 1); }`;
 const DIVIDE = (alpha) => `#version 300 es
 precision highp float;
-uniform highp sampler2D sums, alphas; uniform vec4 background; uniform float tail; out vec4 color;
+uniform highp sampler2D sums, alphas, pattern, strengths;
+uniform vec4 background; uniform float tail, grain; uniform highp vec2 size, scale, offset, regions; out vec4 color;
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
   vec4 s = texelFetch(sums, at, 0);
   vec4 v = vec4(s.rgb, ${alpha ? "texelFetch(alphas, at, 0).r" : "1."});
   color = clamp(tail > 0. ? (v + tail * background) / (s.a + tail) : v + background, 0., 1.);
+  if (grain > 0.) {
+    vec2 p = offset + vec2(gl_FragCoord.x, size.y - gl_FragCoord.y) / scale;
+    vec2 t = 255. * texture(pattern, p / 256.).rg - 128.;
+    color.rgb = clamp(color.rgb + dot(t, texture(strengths, p / regions).rg), 0., 1.);
+  }
   ${alpha ? "color.rgb *= color.a;" : "color.a = 1.;"}
 }`;
 
@@ -1100,13 +1224,37 @@ export class Renderer {
   }
 
   upload() {
-    if (!this.gl || this.lost) return;
-    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.buffer);
-    this.gl.bufferData(this.gl.ARRAY_BUFFER, this.scene.instances, this.gl.STATIC_DRAW);
+    const { gl, scene } = this;
+    if (!gl || this.lost) return;
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
+    gl.bufferData(gl.ARRAY_BUFFER, scene.instances, gl.STATIC_DRAW);
+    for (const texture of this.grains ?? []) gl.deleteTexture(texture);
+    this.grains = [];
+    const { grain } = scene.image;
+    if (!grain) return;
+    const made = (format, type, columns, rows, values, [wrap, small]) => {
+      const texture = gl.createTexture();
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+      gl.texImage2D(gl.TEXTURE_2D, 0, format, columns, rows, 0, gl.RG, type, values);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_S, wrap);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, wrap);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, small);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
+      if (wrap === gl.REPEAT) gl.generateMipmap(gl.TEXTURE_2D);
+      return texture;
+    };
+    const noise = Uint8Array.from(patternOfGrain(), (value) => value + 128);
+    const { rows, columns } = grain;
+    this.grains = [
+      made(gl.RG8, gl.UNSIGNED_BYTE, 256, 256, noise, [gl.REPEAT, gl.LINEAR_MIPMAP_LINEAR]),
+      made(gl.RG16F, gl.FLOAT, columns, rows, strengthsOf(grain), [gl.CLAMP_TO_EDGE, gl.LINEAR]),
+    ];
   }
 
-  /** The picture to draw, or the `count` largest Gaussians of its first `layers` layers. */
-  show(image, { layers = image.layers.length, count = Infinity } = {}) {
+  /** The picture to draw, or the `count` largest Gaussians of its first `layers` layers, with its `grain` or without. */
+  show(image, { layers = image.layers.length, count = Infinity, grain = true } = {}) {
+    this.grain = grain;
     if (this.scene?.image !== image || this.layers !== layers) {
       this.scene = sceneOf(image, largestFirst(image, layers));
       this.layers = layers;
@@ -1120,7 +1268,7 @@ export class Renderer {
   /** Draws a view at a size in device pixels. Whether it had to. */
   draw(view = wholeOf(this.scene.image), width = this.scene.image.width, height = this.scene.image.height) {
     this.last = [view, width, height];
-    const key = [this.version, this.count, view, width, height].join();
+    const key = [this.version, this.count, this.grain, view, width, height].join();
     if (this.lost || !this.scene || key === this.drawn) return false;
     const { canvas } = this;
     if (canvas.width !== width) canvas.width = width;
@@ -1136,7 +1284,7 @@ export class Renderer {
     const covered = (256 * image.overlaps) / (image.width * image.height);
     const by = Math.max(1, Math.sqrt((covered * width * height) / 2e8)); // or it takes seconds
     const [w, h] = [Math.ceil(width / by), Math.ceil(height / by)];
-    const pixels = new ImageData(rasterizeScene(this.scene, view, w, h, this.count), w, h);
+    const pixels = new ImageData(rasterizeScene(this.scene, view, w, h, this.count, this.grain), w, h);
     if (by === 1) return this.context.putImageData(pixels, 0, 0);
     const small = Object.assign(document.createElement("canvas"), { width: w, height: h });
     small.getContext("2d").putImageData(pixels, 0, 0);
@@ -1204,12 +1352,24 @@ export class Renderer {
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     const { background } = scene;
     const tail = averaged ? tau * by : 0;
-    const { uniform } = this.use(this.programs.divide[which], { background, tail });
-    this.textures.forEach((texture, index) => {
+    const { side = 0, columns = 1, rows = 1 } = image.grain ?? {};
+    const grain = this.grain && image.grain ? 1 : 0;
+    const regions = [columns * 2 ** side, rows * 2 ** side];
+    const { uniform } = this.use(this.programs.divide[which], {
+      background,
+      tail,
+      grain,
+      size,
+      scale,
+      offset: [left, top],
+      regions,
+    });
+    [...this.textures, ...this.grains].forEach((texture, index) => {
       gl.activeTexture(gl.TEXTURE0 + index);
       gl.bindTexture(gl.TEXTURE_2D, texture);
-      gl.uniform1i(uniform[["sums", "alphas"][index]], index);
+      gl.uniform1i(uniform[["sums", "alphas", "pattern", "strengths"][index]], index);
     });
+    gl.activeTexture(gl.TEXTURE0);
     gl.bindVertexArray(this.empty);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
@@ -1233,7 +1393,7 @@ function sharedRenderer() {
 }
 
 export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
-  static observedAttributes = ["src", "alt", "loading", "width", "height"];
+  static observedAttributes = ["src", "alt", "loading", "width", "height", "nograin"];
 
   constructor() {
     super();
@@ -1300,6 +1460,7 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
   attributeChangedCallback(name, before, after) {
     if (before === after) return;
     if (name === "src" || (name === "loading" && this.state === "waiting")) this.start();
+    else if (name === "nograin") this.paint();
     else this.describe();
   }
 
@@ -1411,13 +1572,15 @@ export class GjxImage extends (globalThis.HTMLElement ?? class {}) {
     );
     const [width, height] = whole.map((length) => Math.max(1, Math.round(length * most)));
     const { canvas } = this;
-    if (this.painted === this.image && canvas.width === width && canvas.height === height) return;
+    const grain = !this.hasAttribute("nograin");
+    const painted = this.painted === this.image && this.grained === grain;
+    if (painted && canvas.width === width && canvas.height === height) return;
     renderer.drawn = ""; // it keeps no picture
-    renderer.show(this.image).draw(undefined, width, height);
+    renderer.show(this.image, { grain }).draw(undefined, width, height);
     if (renderer.lost) return; // painted when it is restored
     Object.assign(canvas, { width, height });
     canvas.getContext("2d").drawImage(renderer.canvas, 0, 0);
-    this.painted = this.image;
+    Object.assign(this, { painted: this.image, grained: grain });
   }
 
   /** Shows an image inside once it is there. */

@@ -35,6 +35,7 @@ function open(data, name) {
     `${number(image.bytes)} bytes · ${number(bpp, 3)} bits a pixel`;
   at("layers").max = at("layers").value = image.layers.length;
   at("layering").hidden = image.layers.length === 1;
+  at("graining").hidden = !image.grain;
   at("count").value = 1000;
   picked = undefined;
   choose();
@@ -127,7 +128,8 @@ function draw() {
   const box = frame.parentElement.getBoundingClientRect(); // the picture must not begin within a device pixel
   const [dx, dy] = [box.left, box.top].map((edge) => Math.round(edge * ratio) / ratio - edge);
   place(frame, low[0] / ratio + dx, low[1] / ratio + dy, size[0] / ratio, size[1] / ratio);
-  renderer.show(image, { layers: Number(at("layers").value), count: order.length }).draw(part, ...size);
+  const shown = { layers: Number(at("layers").value), count: order.length, grain: at("grain").checked };
+  renderer.show(image, shown).draw(part, ...size);
   drawOutlines(part, ...size);
   const original = at("original");
   place(
@@ -286,9 +288,11 @@ function tellBytes() {
   if (image.weighted) labels.weight = "weights";
   const rows = Object.entries(labels).map(([name, label]) => [label, image.bits[name] / 8]);
   const told = rows.reduce((sum, [, size]) => sum + size, 0);
-  const metadata = image.sizes.filter(([name]) => name !== "header" && !name.startsWith("layer"));
+  const grain = image.sizes.reduce((sum, [name, size]) => sum + (name === "grain") * size, 0);
+  const metadata = image.sizes.filter(([name]) => !/^(header|layer|grain)/.test(name));
   const others = metadata.reduce((sum, [, size]) => sum + size, 0);
-  rows.push(["frame and header", image.bytes - told - others]);
+  rows.push(["frame and header", image.bytes - told - others - grain]);
+  if (grain) rows.push(["grain", grain]);
   if (others) rows.push([`metadata (${metadata.map(([name]) => name).join(", ")})`, others]);
   at("shares").replaceChildren(
     ...rows.map(([, size], i) => {
@@ -415,6 +419,7 @@ const KEYS = {
   ArrowUp: () => pan(0, pane.height / 8),
   ArrowDown: () => pan(0, -pane.height / 8),
   e: () => at("ellipses").click(),
+  g: () => at("grain").click(),
   Enter: () => {
     pick([view.x, view.y]);
     at("status").textContent = at("numbers").innerText.replace(/\n/g, " ");
@@ -446,7 +451,7 @@ at("modes").addEventListener(
 );
 at("wipe").addEventListener("input", () => setWipe(at("wipe").valueAsNumber));
 for (const id of ["count", "layers"]) at(id).addEventListener("input", choose);
-at("ellipses").addEventListener("change", ask);
+for (const id of ["ellipses", "grain"]) at(id).addEventListener("change", ask);
 at("in").addEventListener("click", () => zoomTo(view.scale * 1.5));
 at("out").addEventListener("click", () => zoomTo(view.scale / 1.5));
 at("fit").addEventListener("click", fit);
