@@ -63,7 +63,7 @@ def define_flags() -> None:
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them, of one size.")
   flags.DEFINE_list("megapixels", ["0.39"], "Sizes of mosaics.")
   flags.DEFINE_multi_float("bpp", [0.2], "Bits a pixel; give it once for each rate.", lower_bound=0.01)
-  flags.DEFINE_list("efforts", ["4"], "Efforts, 0 to 9.")
+  flags.DEFINE_list("efforts", [str(runner.EFFORT)], "Efforts, 0 to 9.")
   flags.DEFINE_bool("warm", True, "Encode twice: the second time every program is at hand.")
   flags.DEFINE_bool("each", False, "Every picture of the folder by itself, once, instead of mosaics.")
   flags.DEFINE_string("baseline", "", "Another checkout, measured in turn.")

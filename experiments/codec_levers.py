@@ -28,7 +28,7 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   flags.DEFINE_integer("num_gaussians", 3000, "N.", lower_bound=1)
-  flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  runner.define_effort_flag()
   runner.define_engine_flags()
   flags.DEFINE_bool("fresh", False, "Measure again what was measured on another commit.")
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)

@@ -41,7 +41,7 @@ def define_flags() -> None:
   flags.DEFINE_string("out_dir", None, "Where everything goes.", required=True)
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   flags.DEFINE_list("rates", list(RATES), "Bits a pixel.")
-  flags.DEFINE_integer("effort", 4, "Effort of the encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  runner.define_effort_flag()
 
 
 def main() -> int:

@@ -51,16 +51,15 @@ def commands(images: str, four: str, fresh: bool) -> dict[str, list[str]]:
     "stage v4": ["acceptance", "--stage=v4", of, *again],
     "stage v7": ["acceptance", "--stage=v7", of, *again],
     "rate and distortion": ["rate_distortion", of, "--name=kodak_rd", *again],
-    "the same by effort 5": ["rate_distortion", of, "--name=kodak_rd", "--codecs=gaussjax", "--effort=5", *again],
     "to the eye": [
-      *("rate_distortion", of, "--name=kodak_visual", "--tune=visual", *again),
+      *("rate_distortion", of, "--name=kodak_visual_effort_5", "--tune=visual", *again),
       "--codecs=gaussjax,avif iq 4:2:0",
     ],
     "bits and rounding": ["codec_levers", of_four, "--name=codec_levers"],
     "damaged files": ["fuzz_format", "--mutations=100000"],
     "damaged archives": ["fuzz_format", "--mutations=100000", "--format=npz"],
     "renderer": ["benchmark_render", "--sweep"],
-    "encodings": ["benchmark_encode", of, "--each", "--efforts=4"],
+    "encodings": ["benchmark_encode", of, "--each"],
     "encodings of each effort": [
       *("benchmark_encode", of_four, "--each", "--efforts=0,1,2,3,4,5,6,7,8,9"),
       *("--bpp=0.1", "--bpp=0.2", "--bpp=0.4", "--cores=0", "--name=efforts"),

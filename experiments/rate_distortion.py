@@ -39,7 +39,7 @@ def define_flags() -> None:
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   names = [OURS, *anchors.ANCHORS]
   flags.DEFINE_list("codecs", [OURS, *anchors.USUAL], f"Some of {', '.join(names)}.")
-  flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  runner.define_effort_flag()
   flags.DEFINE_enum("tune", TUNE, ["psnr", "visual"], "What our encoder is tuned for.")
   flags.DEFINE_string("name", None, "Names the rows' file.", required=True)
   flags.DEFINE_string("results_dir", str(rowfile.RESULTS), "Where rows and plot go.")

@@ -21,6 +21,7 @@ from gaussjax import engines, errors
 
 PHOTOGRAPH = Path(__file__).parent / "data" / "kodim23.png"
 
+EFFORT = 5  # of an encoding unless it is said: encoding.DEFAULT_EFFORT, which importing JAX would tell
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -149,6 +150,11 @@ def image_files(path: str | os.PathLike) -> list[Path]:
   if not found:
     raise ValueError(f"got --images={path}, expected an image file or a folder of PNG, JPEG or WebP files")
   return found
+
+
+def define_effort_flag() -> None:
+  """The flag --effort, of an encoding."""
+  flags.DEFINE_integer("effort", EFFORT, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
 
 
 def define_engine_flags() -> None:

@@ -32,7 +32,7 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("images", str(runner.PHOTOGRAPH), "An image file, or a folder of them.")
   flags.DEFINE_float("bpp", 0.2, "Bits a pixel of our files, at most.", lower_bound=0.01)
-  flags.DEFINE_integer("effort", 4, "Effort of our encoder, 0 to 9.", lower_bound=0, upper_bound=9)
+  runner.define_effort_flag()
   by_quality = [
     name for name, anchor in anchors.ANCHORS.items() if list(anchor.settings) == sorted(anchor.settings)
   ]

@@ -18,7 +18,8 @@ def define_flags() -> None:
   """The flags of this runner."""
   flags.DEFINE_string("before", "kodak_rd_v2", "Names the rows' file of the version before.")
   flags.DEFINE_string("after", "kodak_rd", "Names that of the version that is looked at.")
-  flags.DEFINE_integer("effort", 4, "Effort of our encoder.", lower_bound=0, upper_bound=9)
+  flags.DEFINE_integer("effort_before", 4, "Effort that the rows of before are of, the default then.")
+  runner.define_effort_flag()
 
 
 def points(name: str, effort: int) -> dict[str, dict[float, tuple[float, float]]]:
@@ -30,9 +31,9 @@ def points(name: str, effort: int) -> dict[str, dict[float, tuple[float, float]]
   return found
 
 
-def compared(before: str, after: str, effort: int) -> list[tuple]:
+def compared(before: str, effort_before: int, after: str, effort: int) -> list[tuple]:
   """(image, bytes at equal PSNR in percent, dB at each rate) of each image that both files have all rates of."""
-  old, new = points(before, effort), points(after, effort)
+  old, new = points(before, effort_before), points(after, effort)
   whole = lambda found, image: set(rate_distortion.BPP) <= set(found.get(image, ()))
   table = []
   for image in sorted(name for name in new if whole(old, name) and whole(new, name)):
@@ -46,7 +47,7 @@ def main() -> int:
   """Prints a line for each image, and the means."""
   from gaussjax import report
 
-  table = compared(FLAGS.before, FLAGS.after, FLAGS.effort)
+  table = compared(FLAGS.before, FLAGS.effort_before, FLAGS.after, FLAGS.effort)
   if not table:
     raise ValueError(f"got no image that {FLAGS.before} and {FLAGS.after} have all rates of, expected one at least")
   means = [statistics.mean(column) for column in list(zip(*table, strict=True))[1:]]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import gaussjax
+from experiments import runner
 from gaussjax import cli, image_io, startup
 from gaussjax.cli import batch, encode, streams
 from gaussjax.gjx import encoding
@@ -193,6 +194,8 @@ def test_what_is_left_out_is_said_when_asked(tmp_path, capsys):
 
 
 def test_what_a_file_may_be_tuned_for_is_what_the_encoder_knows():
+  usual = encode._options(cli.options.parser().parse_args(["encode", "a.png", "a.gjx"]))["effort"]
+  assert usual == encoding.effort_of(encoding.DEFAULT_EFFORT) and runner.EFFORT == encoding.DEFAULT_EFFORT
   for tune in encoding.TUNES:
     asked = cli.options.parser().parse_args(["encode", "a.png", "a.gjx", "-e2", "--tune", tune, "--seed=5"])
     assert encode._options(asked)["effort"] == encoding.Effort.level(2, tune)._replace(seed=5)

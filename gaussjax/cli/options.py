@@ -14,6 +14,7 @@ from gaussjax.cli.encode import run_encode
 from gaussjax.cli.streams import MISTAKE, fail
 from gaussjax.cli.view import run_export, run_import, run_view
 
+EFFORT = 5  # encoding.DEFAULT_EFFORT, which importing JAX would tell
 MOST_WORKERS = 10_000
 MOST_PIXELS = 1 << 27
 MOST_PSNR = 99.0  # dB; of pictures of 8 bits that are not the same none comes near it
@@ -203,7 +204,7 @@ def _add_encoding(command: argparse.ArgumentParser) -> None:
   goal.add_argument("--size", type=_whole(1, 1 << 40), help="at most so many bytes")
   goal.add_argument("--target_psnr", type=_number(0, MOST_PSNR), help="at least so many dB")
   command.add_argument(
-    "-e", "--effort", type=int, default=4, choices=range(10), help="time spent, 0 to 9 (default 4)"
+    "-e", "--effort", type=int, default=EFFORT, choices=range(10), help=f"time spent, 0 to 9 (default {EFFORT})"
   )
   command.add_argument(
     "--tune", choices=("psnr", "visual"), default="psnr", help="what a file is best by: PSNR (default), or the eye"

@@ -74,7 +74,7 @@ EFFORTS = (
   Effort(2500, 30, tries=2),
 )
 MAX_TRIES = 100
-DEFAULT_EFFORT = 4
+DEFAULT_EFFORT = 5
 DEFAULT_QUALITY = 50.0
 MOST_PSNR = 99.0  # dB: all but the same 8 bits in every pixel
 
