@@ -34,6 +34,7 @@ from gaussjax.gjx import (
 )
 from gaussjax.gjx.grids import Codes, Steps
 from gaussjax.quality import losses
+from gaussjax.rendering import buckets
 
 STEPS = Steps(120, 100, 170, 110, 112)
 GOLDEN = Path(__file__).parent / "golden"  # of version 2
@@ -232,6 +233,35 @@ def test_steps_of_every_size_are_read_alike(steps):
     np.testing.assert_array_equal([gaussian[name] for gaussian in found], np.concatenate(field))
   for mine, theirs in zip(layers, parts, strict=True):
     jax.tree.map(np.testing.assert_array_equal, mine, contexts.ordered(theirs))
+
+
+def test_a_set_of_a_smaller_picture_is_enlarged_as_it_would_be_drawn():
+  gaussians = scene(12, 24, 32)
+  enlarged = search._enlarged(gaussians, jnp.float32(4))
+  enlarged = buckets.on(enlarged, 96, 128)
+  np.testing.assert_allclose(gaussjax.render(enlarged), gaussjax.render(gaussians, 96, 128), atol=2e-4)
+
+
+def test_few_gaussians_are_fitted_to_a_smaller_picture():
+  """In fewer pixels than a fit of many looks at, and to the same file's picture all the same."""
+  work = encoding.Work(np.zeros((64, 96, 3), np.float32), encoding.Effort.level(0), 1, {}, lambda *_: None)
+  assert [search._times_smaller(work, n) for n in (1, 2, 3, 4, 100)] == [3, 2, 2, 1, 1]
+  wide = work._replace(image=np.zeros((8, 4000, 3), np.float32))
+  assert search._times_smaller(wide, 1) == 1
+  to_the_eye = work._replace(effort=encoding.Effort.level(0, "visual"))
+  assert search._times_smaller(to_the_eye, 1) == 1
+
+
+def test_means_are_held_where_a_file_has_them():
+  gaussians = scene(8, 40, 60)
+  means = jnp.array([[-9.0, 20], [30, -9], [69, 20], [30, 49], [30, 20], [-3.5, 42.4], [0, 0], [5, 5]], jnp.float32)
+  gaussians = geometry.park(gaussians._replace(means=means), jnp.arange(8) == 7)
+  held = grids.contain(gaussians)
+  expected = [[-3.75, 20], [30, -2.5], [63.75, 20], [30, 42.5], [30, 20], [-3.5, 42.4], [0, 0]]
+  np.testing.assert_allclose(held.means[:7], expected)
+  assert not geometry.visible(held)[7]
+  found = grids.quantize(held, grids.grid(quantization.finest(held)))[0]
+  np.testing.assert_allclose(found.means[:7], expected, atol=0.2)
 
 
 def levels_of(rng, height, width, side):

@@ -90,7 +90,7 @@ def structure_tensor(
   "Optimal orientation detection of linear symmetry", 1987). Of a large picture it is found in a smaller one.
   """
   times = _times_smaller(image, num_gaussians)
-  image = _smaller(image, times)
+  image = buckets.smaller(image, times)
   gaussians = gradient_sampled(key, image, num_gaussians, share=share, gamma=gamma)
   dx, dy = image_gradient(buckets.filled(image))
   products = jnp.stack([jnp.sum(a * b, axis=-1) for a, b in ((dx, dx), (dx, dy), (dy, dy))], -1)
@@ -115,17 +115,6 @@ def _times_smaller(image: Array, num_gaussians: int) -> int:
   pixels = image.shape[0] * image.shape[1]
   enough = math.floor(math.sqrt(pixels / (4 * num_gaussians)))
   return max(1, min(math.ceil(math.sqrt(pixels / MOST_PIXELS)), enough))
-
-
-def _smaller(image: Array, times: int) -> Array:
-  """Means of squares of `times` pixels; pixels that are no picture's count for nothing."""
-  if times == 1:
-    return image
-  height, width, channels = image.shape
-  beyond = [(0, -side % times) for side in (height, width)]
-  padded = jnp.pad(image, (*beyond, (0, 0)), constant_values=math.nan)
-  squares = padded.reshape(padded.shape[0] // times, times, padded.shape[1] // times, times, channels)
-  return jnp.nanmean(squares, axis=(1, 3))
 
 
 def image_gradient(image: Array) -> tuple[Array, Array]:

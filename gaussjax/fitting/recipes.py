@@ -44,6 +44,7 @@ class Recipe(NamedTuple):
   schedule: optimizers.Schedule = optimizers.cosine
   lengths_in: Callable[[int, int], float] = lambda height, width: 1.0  # the unit of the lengths' rates, in pixels
   optimizer: Callable[..., optax.GradientTransformationExtraArgs] = optimizers.adam
+  project: Callable[[Gaussians], Gaussians] = geometry.contain  # after each step: the nearest set that may be
   policy: density.Policy | None = density.relocate  # density control, for the weighted average; None: the set stays
   steps: int = 1600
   checked: bool = False
@@ -234,7 +235,7 @@ def make_fitter(recipe: Recipe, height: int, width: int) -> loop.Fitter:
 
   check = guards.check if recipe.checked else None
   optimizer = _optimizer(recipe, height, width)
-  return loop.fitter(loss_fn, optimizer, neighbors=NEIGHBORS, project=geometry.contain, check=check)
+  return loop.fitter(loss_fn, optimizer, neighbors=NEIGHBORS, project=recipe.project, check=check)
 
 
 def distortion(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gaussjax import arguments, geometry
 from gaussjax.fitting import checkpoints, optimizers, recipes
-from gaussjax.gjx import container, grain, packing, quantization, rate
+from gaussjax.gjx import container, grain, grids, packing, quantization, rate
 from gaussjax.gjx.grain import Grain
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import losses
@@ -26,6 +26,7 @@ RECIPE = recipes.Recipe(
   lengths_in=quantization.unit_of_length,
   ratios=recipes.Recipe().ratios._replace(log_scales=6),
   optimizer=functools.partial(optimizers.adam, b2=0.95, most_turn=optimizers.MOST_TURN),
+  project=grids.contain,
 )
 
 

@@ -228,6 +228,17 @@ def margins(canvas: Canvas) -> NDArray:
   return MARGIN * size_of(canvas)
 
 
+def contain(gaussians: Gaussians) -> Gaussians:
+  """The set as geometry.contain, its means no further outside of the picture than a file has them. A projection.
+
+  Of few Gaussians some would be better further away, and rounding would move them by more than it can make good.
+  """
+  gaussians = geometry.contain(gaussians)
+  size = jnp.asarray(size_of(geometry.canvas_of(gaussians)), gaussians.means.dtype)
+  held = jnp.clip(gaussians.means, -MARGIN * size, (1 + MARGIN) * size)
+  return gaussians._replace(means=jnp.where(geometry.visible(gaussians)[:, None], held, gaussians.means))
+
+
 def quantize(gaussians: Gaussians, grid: Grid, size: Array | None = None) -> tuple[Gaussians, Codes]:
   """The set with every number at the nearest point of its grid, the major scale first, and its codes.
 

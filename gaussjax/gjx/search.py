@@ -14,6 +14,7 @@ from gaussjax.fitting import checkpoints, density, loop, recipes
 from gaussjax.gjx import container, encoding, grids, packing, quantization, sets
 from gaussjax.gjx.encoding import DEFAULT_EFFORT, FALL, Effort, Progress, Work
 from gaussjax.gjx.grids import Steps
+from gaussjax.quality import losses
 from gaussjax.rendering import blends, buckets, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
@@ -25,6 +26,9 @@ SLOPE_AT_50 = 3.4e-7  # squared error a Gaussian of a 768 x 512 picture at quali
 KODAK_PIXELS = 768 * 512
 PILOT_GAUSSIANS, PILOT_STEPS = 400, 60
 MAX_FITS = 4  # for a target in dB, or where the power law does not hold
+# Few Gaussians are fitted to a picture of so many pixels for each, in as many times the steps as its sides are
+# shorter, but at most MOST_STEPS times.
+ENOUGH_PIXELS, MOST_STEPS = 512, 4
 LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate; 1 up to FEW of them
 FEW = 1024
 # A fit whose squared error is so many times what the power law lets expect is too poor, and N sought anew by what
@@ -298,15 +302,15 @@ def _next_of_table(count: float) -> int:
   return below if below >= count else round(2 ** (eighths / 8))
 
 
-def _places(work: Work, num_gaussians: int, steps: int) -> int | None:
+def _places(recipe: recipes.Recipe, image: NDArray, num_gaussians: int, steps: int) -> int | None:
   """Places for a fit of `num_gaussians`: N for as many of each pixel of the bucket.
 
   So all pictures that share a bucket and a rate share programs. None, as many as Gaussians, where nothing would
   park those beyond: in very short fits, and by policies of one's own.
   """
-  if work.effort.recipe.policy is not density.relocate or steps < 2 * loop.CONTROL_EVERY:
+  if recipe.policy is not density.relocate or steps < 2 * loop.CONTROL_EVERY:
     return None
-  height, width = work.image.shape[:2]
+  height, width = image.shape[:2]
   return _next_of_table(num_gaussians * math.prod(buckets.size(height, width)) / (height * width))
 
 
@@ -338,14 +342,43 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   recipe, total = work.effort.recipe, work.effort.steps if steps is None else steps
   if steps is not None:  # a pilot, which becomes no file: its bits do not matter
     recipe = recipe._replace(objective=None)
+  times = _times_smaller(work, num_gaussians)
+  total *= min(times, MOST_STEPS)
+  image = np.asarray(_smaller(work.image, times)) if times > 1 else work.image
   report = lambda record: work.progress_fn(stage, int(record["step"]), total)
   checkpoint = work.part(f"{stage}-{num_gaussians}")
-  places = _places(work, num_gaussians, total)
+  places = _places(work.effort.recipe, image, num_gaussians, total)
   asked = recipes.Asked(
     num_gaussians, work.effort.seed, recipe, Stop(max_steps=total), checkpoint, report, places=places
   )
-  fitted = recipes.fitted(work.image, asked)
+  fitted = recipes.fitted(image, asked)
+  if times > 1:
+    fitted = buckets.on(_enlarged(fitted, jnp.float32(times)), *work.image.shape[:2])
   return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
+
+
+def _times_smaller(work: Work, num_gaussians: int) -> int:
+  """How many times shorter the sides are of the picture that few Gaussians are fitted to, and show all of.
+
+  The visual loss looks at pictures of the size that they are seen at.
+  """
+  if work.effort.recipe.loss is not losses.l2:
+    return 1
+  enough = math.floor(math.sqrt(work.pixels / (ENOUGH_PIXELS * num_gaussians)))
+  return max(1, min(enough, min(work.image.shape[:2]) // buckets.LEAST_SIDE))
+
+
+_smaller = jax.jit(buckets.smaller, static_argnums=1)
+
+
+@jax.jit
+def _enlarged(gaussians: Gaussians, times: Array) -> Gaussians:
+  """The set of a picture `times` larger: with the same covariances, of which the floor is a smaller part."""
+  floor = geometry.canvas_of(gaussians).floor
+  shape = geometry.to_euler(gaussians.shape)
+  squares = jnp.exp(2 * shape.log_scales) + (1 - times**-2) * floor**2
+  shape = shape._replace(log_scales=jnp.log(times) + jnp.log(squares) / 2)
+  return gaussians._replace(means=times * gaussians.means, shape=shape)
 
 
 @jax.jit

@@ -67,3 +67,14 @@ def filled(target: Array) -> Array:
   last_row, last_column = (number - 1 for number in extent(target))
   rows, columns = (jnp.arange(count, dtype=jnp.int32) for count in target.shape[:2])
   return target[jnp.minimum(rows, last_row)][:, jnp.minimum(columns, last_column)]
+
+
+def smaller(image: Array, times: int) -> Array:
+  """A target as means of squares of `times` pixels; those that are no picture's count for nothing."""
+  if times == 1:
+    return image
+  height, width, channels = image.shape
+  beyond = [(0, -side % times) for side in (height, width)]
+  padded = jnp.pad(image, (*beyond, (0, 0)), constant_values=math.nan)
+  squares = padded.reshape(padded.shape[0] // times, times, padded.shape[1] // times, times, channels)
+  return jnp.nanmean(squares, axis=(1, 3))

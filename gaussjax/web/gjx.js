@@ -985,7 +985,7 @@ function tapsOf(begin, end, size, side, count) {
     const region = clamp((place + 0.5) / 2 ** side - 0.5, 0, count - 1);
     const low = Math.floor(region);
     const high = Math.min(low + 1, count - 1);
-    const regions = [[low, 1 - region + low], [high, region - low]]; // prettier-ignore
+    const regions = [[low, 1 - region + low], [high, region - low]];
     return { near: near.map(([at, weight]) => [at, weight / sum]), regions };
   });
 }
