@@ -37,7 +37,7 @@ def runs(rows: list[rowfile.Row]) -> Runs:
   found: Runs = {}
   levels = {tuple(benchmark_encode.steps_of(effort)): effort for effort in range(len(encoding.EFFORTS))}
   own = [row for row in rows if row["each"] and not row["code"] and tuple(row.get("steps", ())) in levels]
-  for row in rowfile.latest(own, ("size", "steps", "bpp", "cores")):
+  for row in rowfile.latest(own, ("size", "steps", "bpp")):
     effort = levels[tuple(row["steps"])]
     height, width, _ = row["size"]
     names = row.get("images") or [None] * len(row["runs"])

@@ -11,7 +11,6 @@ from experiments import curves, rate_distortion, rate_report, rowfile, runner
 
 FITS = (("balanced", 5000), ("balanced", 10000), ("best", 10000))
 OTHERS = ("jpeg", "webp", "jpeg2000", "avif")
-EFFORT = 4
 
 
 def lines(*, first: bool = False) -> list[list[str]]:
@@ -48,7 +47,7 @@ def rows_of_files(*, first: bool = False) -> list[rowfile.Row]:
     if row["codec"] != rate_distortion.OURS:
       return "tune" not in row
     tuned = rate_report.tune(row) == rate_report.TUNE
-    return tuned and row["effort"] == EFFORT and row["setting"] in rate_distortion.BPP
+    return tuned and row["effort"] == runner.EFFORT and row["setting"] in rate_distortion.BPP
 
   kept = [row for row in rowfile.read(rate_distortion.KODAK) if counts(row)]
   return rowfile.latest(kept[::-1] if first else kept, ("image", "codec", "setting"))

@@ -145,7 +145,7 @@ def test_bytes_against_other_codecs(files):
 
 
 def test_the_table_of_versions():
-  table = versions.compared("kodak_rd_v2", 4, "kodak_rd", 4)
+  table = versions.compared("kodak_rd_v2", 4, "kodak_rd", runner.EFFORT)
   rates = [{"image": name, "rate": rate} for name, rate, *_ in table]
   ends = [pick(row["rate"] for row in rates) for pick in (min, max)]
   assert len(table) == 24
