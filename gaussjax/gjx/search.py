@@ -62,7 +62,8 @@ def encode(
   1 to 4, are Gaussians by size: a file that is cut off is drawn from those that are whole.
 
   Of a set all Gaussians that a pixel sees are kept, and the goals are about its own picture: `target_psnr` is how
-  near the file comes to it, and so is `quality`, 40 dB at 50 and more for a set that is dense.
+  near the file comes to it, and so is `quality`, 40 dB at 50 and more for a set that is dense. It gets no grain,
+  which an effort has of what a picture's Gaussians lack; PSNRs are without grain.
 
   With `checkpoint` the encoding goes on from what it finds in that folder, to the same bytes as without the
   interruption. What it leaves there is for the caller to remove when the bytes are safe.

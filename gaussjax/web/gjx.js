@@ -979,8 +979,10 @@ function tapsOf(begin, end, size, side, count) {
   return Array.from({ length: size }, (_, i) => {
     const place = begin + (i + 0.5) * step - 0.5;
     const near = [];
-    for (let at = Math.ceil(place - reach); at <= place + reach; at++)
-      near.push([at & 255, 1 - Math.abs(at - place) / reach]);
+    for (let at = Math.ceil(place - reach); at <= place + reach; at++) {
+      const weight = 1 - Math.abs(at - place) / reach;
+      if (weight > 0) near.push([at & 255, weight]);
+    }
     const sum = near.reduce((all, [, weight]) => all + weight, 0);
     const region = clamp((place + 0.5) / 2 ** side - 0.5, 0, count - 1);
     const low = Math.floor(region);
