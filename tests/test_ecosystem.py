@@ -121,6 +121,10 @@ def test_pillow_opens_and_saves_the_format(tmp_path, monkeypatch):
       drawn = image_io.as_uint8(gaussjax.render(gaussjax.decode(data)[0]))
       np.testing.assert_array_equal(np.asarray(image).reshape(drawn.shape), drawn)
       assert image.mode == mode
+    gaussians, header = gaussjax.decode(fuzz_format.small_file(grained=True))
+    grained = image_io.as_uint8(gaussjax.add_grain(gaussjax.render(gaussians), header))
+    with Image.open(io.BytesIO(fuzz_format.small_file(grained=True))) as image:
+      np.testing.assert_array_equal(np.asarray(image), grained)
     for data, words in ((SMALL[:-9], "cut off"), (of_channels(5), "5 channels")):
       with pytest.raises(OSError, match=words):
         Image.open(io.BytesIO(data))
