@@ -15,6 +15,7 @@ from experiments import (
   image_table,
   published,
   rate_distortion,
+  rate_report,
   results_quick,
   rowfile,
   runner,
@@ -44,7 +45,7 @@ def mean(rows, figure="psnr", rest=None):
 def line(path, begin, cells=None):
   """The cells of the one table line that begins so, without bold; of `cells` cells, if given."""
   text = path.read_text(encoding="utf-8").replace("**", "")
-  found = [row for row in text.splitlines() if row.startswith(f"| {begin} |")]
+  found = [row for row in map(str.strip, text.splitlines()) if row.startswith(f"| {begin} |")]
   found = [row for row in found if cells is None or row.count("|") == cells + 2]
   assert len(found) == 1, f"{path.name} has {len(found)} lines that begin with {begin}"
   return [cell.strip() for cell in found[0].strip("|").split("|")][1:]
@@ -142,6 +143,38 @@ def test_bytes_against_other_codecs(files):
     same(said, [found[codec], mean(rates, "rate", 1), mean(rates, "rate", 0), worst])
   told = words(line(README, "bytes at equal PSNR against WebP / JPEG 2000 / JPEG"))
   same(told, [found[codec] for codec in ("webp", "jpeg2000", "jpeg")])
+
+
+def against_avif(name, label, metric):
+  """Mean BD-rates of all, odd and even images, and the worst, against the cheapest of AVIF's settings."""
+  rows = rate_distortion.current(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"))
+  metrics = {metric.name: metric for metric in rate_report.METRICS}
+  cells = rate_report.against(rows, label, "avif", metrics[metric])[3:]
+  return [None if cell == "-" else float(cell) for cell in (*cells[:3], cells[4])]
+
+
+@pytest.mark.parametrize(
+  ("metric", "begin"),
+  [("psnr", "PSNR"), ("ms_ssim", "MS-SSIM"), ("ssimulacra2", "SSIMULACRA 2"), ("lpips", "LPIPS"), ("flip", "FLIP")],
+)
+def test_bytes_against_the_best_avif(metric, begin):
+  found = against_avif("kodak_rd", f"gaussjax effort {runner.EFFORT}", metric)
+  same(words(line(RESULTS, begin, cells=4)), found)
+  held_out = against_avif("held_out", f"gaussjax effort {runner.EFFORT}", metric)
+  place = ["psnr", "ms_ssim", "ssimulacra2", "lpips", "flip"].index(metric)
+  same(words(line(RESULTS, "AVIF", cells=6)[place : place + 1]), held_out[:1])
+
+
+def test_bytes_of_files_for_the_eye():
+  order = ("ssimulacra2", "lpips", "ms_ssim", "flip", "psnr")
+  for begin, tuned in (
+    ("tuned for PSNR", ""),
+    ("tuned for the eye, without their grain", ", visual"),
+    ("the same files, as readers draw them, with grain", ", visual with grain"),
+  ):
+    label = f"gaussjax effort {runner.EFFORT}{tuned}"
+    found = [against_avif("kodak_visual_effort_5", label, metric)[0] for metric in order]
+    same(words(line(RESULTS, begin)), found)
 
 
 def test_the_table_of_versions():
