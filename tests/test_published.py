@@ -20,6 +20,7 @@ from experiments import (
   rowfile,
   runner,
   sweep,
+  tiny_files,
   versions,
 )
 
@@ -175,6 +176,30 @@ def test_bytes_of_files_for_the_eye():
     label = f"gaussjax effort {runner.EFFORT}{tuned}"
     found = [against_avif("kodak_visual_effort_5", label, metric)[0] for metric in order]
     same(words(line(RESULTS, begin)), found)
+
+
+def test_the_table_of_tiny_files():
+  rows = rowfile.latest(rowfile.read(rowfile.RESULTS / "tiny.jsonl"), ("image", "codec", "size"))
+  best = dict[int, float]()
+  for begin, codec in (
+    ("WebP, scaled up", "webp"),
+    ("AVIF of speed 2, scaled up", "avif"),
+    ("JPEG XL, scaled up", "jxl"),
+    ("BlurHash", "blurhash"),
+    ("ThumbHash", "thumbhash"),
+    ("gaussjax", "gaussjax"),
+  ):
+    found = []
+    for size in tiny_files.SIZES:
+      of = tiny_files.members(rows, codec, size)
+      assert len(of) in (0, 24)
+      found += [mean(of), mean(of, "ssim")] if of else []
+      if of and codec != "gaussjax":
+        best[size] = max(best.get(size, 0), mean(of))
+    same(words(line(RESULTS, begin, cells=6)), found)
+  gains = [value - best[size] for value, size in zip(found[::2], tiny_files.SIZES[1:], strict=True)]
+  same(words(line(RESULTS, "ours before the best other, dB")), gains)
+  same(words(line(README, "files of 100 / 200 / 400 / 800 / 1,500 bytes"))[:5], gains)
 
 
 def test_the_table_of_versions():
