@@ -55,6 +55,7 @@ def commands(images: str, four: str, fresh: bool) -> dict[str, list[str]]:
       *("rate_distortion", of, "--name=kodak_visual_effort_5", "--tune=visual", *again),
       "--codecs=gaussjax,avif iq 4:2:0",
     ],
+    "tiny files": ["tiny_files", of, "--name=tiny", *again],
     "bits and rounding": ["codec_levers", of_four, "--name=codec_levers"],
     "damaged files": ["fuzz_format", "--mutations=100000"],
     "damaged archives": ["fuzz_format", "--mutations=100000", "--format=npz"],
