@@ -146,11 +146,11 @@ def test_bytes_against_other_codecs(files):
   same(told, [found[codec] for codec in ("webp", "jpeg2000", "jpeg")])
 
 
-def against_avif(name, label, metric):
-  """Mean BD-rates of all, odd and even images, and the worst, against the cheapest of AVIF's settings."""
+def against(name, label, metric, family="avif"):
+  """Mean BD-rates of all, odd and even images, and the worst, against the cheapest of a family's settings."""
   rows = rate_distortion.current(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"))
   metrics = {metric.name: metric for metric in rate_report.METRICS}
-  cells = rate_report.against(rows, label, "avif", metrics[metric])[3:]
+  cells = rate_report.against(rows, label, family, metrics[metric])[3:]
   return [None if cell == "-" else float(cell) for cell in (*cells[:3], cells[4])]
 
 
@@ -159,11 +159,21 @@ def against_avif(name, label, metric):
   [("psnr", "PSNR"), ("ms_ssim", "MS-SSIM"), ("ssimulacra2", "SSIMULACRA 2"), ("lpips", "LPIPS"), ("flip", "FLIP")],
 )
 def test_bytes_against_the_best_avif(metric, begin):
-  found = against_avif("kodak_rd", f"gaussjax effort {runner.EFFORT}", metric)
+  found = against("kodak_rd", f"gaussjax effort {runner.EFFORT}", metric)
   same(words(line(RESULTS, begin, cells=4)), found)
-  held_out = against_avif("held_out", f"gaussjax effort {runner.EFFORT}", metric)
+  held_out = against("held_out", f"gaussjax effort {runner.EFFORT}", metric)
   place = ["psnr", "ms_ssim", "ssimulacra2", "lpips", "flip"].index(metric)
   same(words(line(RESULTS, "AVIF", cells=6)[place : place + 1]), held_out[:1])
+
+
+@pytest.mark.parametrize(
+  ("family", "begin"),
+  [("heic", "HEIC"), ("jxl", "JPEG XL"), ("webp", "WebP"), ("jpeg2000", "JPEG 2000"), ("jpeg", "JPEG")],
+)
+def test_bytes_against_others_at_their_best(family, begin):
+  label = f"gaussjax effort {runner.EFFORT}"
+  found = [against("kodak_rd", label, metric.name, family) for metric in rate_report.METRICS]
+  same(words(line(RESULTS, f"{begin} at its best")), [*(mean for mean, *_ in found), found[0][-1]])
 
 
 def test_bytes_of_files_for_the_eye():
@@ -174,7 +184,7 @@ def test_bytes_of_files_for_the_eye():
     ("the same files, as readers draw them, with grain", ", visual with grain"),
   ):
     label = f"gaussjax effort {runner.EFFORT}{tuned}"
-    found = [against_avif("kodak_visual_effort_5", label, metric)[0] for metric in order]
+    found = [against("kodak_visual_effort_5", label, metric)[0] for metric in order]
     same(words(line(RESULTS, begin)), found)
 
 
