@@ -3,6 +3,7 @@
 Not held here, since no rows are kept of it: seconds on named machines, other encoders' settings, memory.
 """
 
+import functools
 import json
 import re
 import statistics
@@ -146,9 +147,15 @@ def test_bytes_against_other_codecs(files):
   same(told, [found[codec] for codec in ("webp", "jpeg2000", "jpeg")])
 
 
+@functools.cache
+def current(name):
+  """The rows of a file that a summary is of."""
+  return rate_distortion.current(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"))
+
+
 def against(name, label, metric, family="avif"):
   """Mean BD-rates of all, odd and even images, and the worst, against the cheapest of a family's settings."""
-  rows = rate_distortion.current(rowfile.read(rowfile.RESULTS / f"{name}.jsonl"))
+  rows = current(name)
   metrics = {metric.name: metric for metric in rate_report.METRICS}
   cells = rate_report.against(rows, label, family, metrics[metric])[3:]
   return [None if cell == "-" else float(cell) for cell in (*cells[:3], cells[4])]

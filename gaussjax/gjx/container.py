@@ -82,7 +82,7 @@ def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None
   parts = [SIGNATURE, chunk(LAYER, head, header_bytes(header))]
   parts += [chunk(LAYER, data) for data in rest]
   if header.grain is not None:
-    parts.append(grain_chunk(header.grain, header.height, header.width))
+    parts.append(chunk(GRAIN, grain.to_bytes(header.grain, header.height, header.width)))
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
 
@@ -154,11 +154,6 @@ def chunk(kind: int, data: bytes, before: bytes = b"") -> bytes:
   """A chunk: kind, length, data, and the CRC-32 of all three and of what is `before` them."""
   framed = before + bytes([kind]) + varint(len(data)) + data
   return framed + struct.pack(">I", zlib.crc32(framed))
-
-
-def grain_chunk(strengths: Grain, height: int, width: int) -> bytes:
-  """The chunk of a picture's grain."""
-  return chunk(GRAIN, grain.to_bytes(strengths, height, width))
 
 
 def varint(value: int) -> bytes:

@@ -175,7 +175,7 @@ def added(
 ) -> NDArray:
   """A render `[h, w, C]` of a picture of `height` x `width` pixels, or of the part `viewport` of it, with grain.
 
-  Clipped to [0, 1]. The pattern belongs to the picture's pixels: it is interpolated where they are enlarged, and
+  Both in [0, 1]. The pattern belongs to the picture's pixels: it is interpolated where they are enlarged, and
   averaged where they are made smaller. It is of brightness: all channels but alpha have the same.
   """
   left, top, right, bottom = viewport or (0, 0, width, height)
@@ -188,7 +188,7 @@ def added(
     noise = _repeated(ys, rise) @ part.astype(np.float32) @ _repeated(xs, run).T
     total += noise * (_between(ys, grain.side, shape[0]) @ strengths @ _between(xs, grain.side, shape[1]).T)
   colors = picture.shape[-1] - (picture.shape[-1] in (2, 4))
-  grained = np.clip(np.array(picture, np.float32), 0, 1)
+  grained = np.array(picture, np.float32)
   grained[..., :colors] += total[..., None]
   return np.clip(grained, 0, 1)
 

@@ -234,8 +234,9 @@ def contain(gaussians: Gaussians) -> Gaussians:
   Of few Gaussians some would be better further away, and rounding would move them by more than it can make good.
   """
   gaussians = geometry.contain(gaussians)
-  size = jnp.asarray(size_of(geometry.canvas_of(gaussians)), gaussians.means.dtype)
-  held = jnp.clip(gaussians.means, -MARGIN * size, (1 + MARGIN) * size)
+  canvas, dtype = geometry.canvas_of(gaussians), gaussians.means.dtype
+  margin, size = (jnp.asarray(lengths, dtype) for lengths in (margins(canvas), size_of(canvas)))
+  held = jnp.clip(gaussians.means, -margin, size + margin)
   return gaussians._replace(means=jnp.where(geometry.visible(gaussians)[:, None], held, gaussians.means))
 
 
