@@ -6,6 +6,7 @@ import tempfile
 
 import hypothesis
 import pytest
+from PIL import Image
 
 from gaussjax import startup
 
@@ -87,3 +88,12 @@ def few_programs():
   """Lets go of compiled programs between files, before a process has more than Linux allows."""
   yield
   startup.release_programs()
+
+
+@pytest.fixture(autouse=True)
+def _pillow_without_our_format():
+  """Undoes gaussjax.register_pillow: examples of the documents call it, and other tests share their process."""
+  yield
+  if "GJX" in Image.OPEN:
+    Image.ID.remove("GJX")
+    del Image.OPEN["GJX"], Image.SAVE["GJX"], Image.EXTENSION[".gjx"], Image.MIME["GJX"]
