@@ -117,5 +117,6 @@ def drawn(path: Path, *, recipe: Any, height: int, width: int) -> bytes:
     fields["colors"],
     fields.get("log_weights"),
     gaussjax.Canvas(height, width, fields["background"], recipe.blend),
+    fields.get("slopes"),
   )
   return image_io.image_bytes(image_io.as_uint8(gaussjax.render(gaussians)), ".png")

@@ -7,7 +7,7 @@ from typing import Any
 PRESETS = ("fast", "balanced", "best")
 LEVERS = (
   *("random", "gradient_sampled", "structure_tensor", "superpixels", "start_solve", "final_solve"),
-  *("fixed", "random_fixed", "split", "merge", "prune", "unweighted"),
+  *("fixed", "random_fixed", "split", "merge", "prune", "unweighted", "sloped"),
   *("constant", "full_turns", "adan", "lbfgs", "perceptual", "cholesky", "log_cholesky", "v1"),
 )
 NAMES = PRESETS + LEVERS
@@ -20,8 +20,9 @@ def recipe(name: str) -> Any:
   random, gradient_sampled, structure_tensor, superpixels: the start; start_solve, final_solve: closed-form colours
   there, at the end (`fit`); fixed: no density control; random_fixed: a random start without it; split, merge: those
   policies before relocation; prune: half as many Gaussians again at first, pruned to N (`fit`); unweighted: no
-  log-weights; constant: constant rates; full_turns: long Gaussians turn as fast as round ones; adan, lbfgs (without
-  density control): the optimiser; perceptual: the loss; cholesky, log_cholesky: the shape; v1: the first version's.
+  log-weights; sloped: brightness that changes with the place; constant: constant rates; full_turns: long Gaussians
+  turn as fast as round ones; adan, lbfgs (without density control): the optimiser; perceptual: the loss; cholesky,
+  log_cholesky: the shape; v1: the first version's.
   """
   import gaussjax
   from gaussjax import geometry
@@ -47,6 +48,7 @@ def recipe(name: str) -> Any:
     "merge": lambda r: r._replace(policy=before_relocation(policies.merge)),
     "prune": lambda r: r,
     "unweighted": lambda r: r._replace(weighted=False),
+    "sloped": lambda r: r._replace(sloped=True),
     "full_turns": lambda r: r._replace(optimizer=functools.partial(r.optimizer, most_turn=None)),
     "adan": lambda r: r._replace(optimizer=adan),
     "lbfgs": lambda r: r._replace(optimizer=more_optimizers.lbfgs, policy=None),

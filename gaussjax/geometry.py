@@ -26,6 +26,7 @@ class Geometry(NamedTuple):
   means: Array  # [N, 2] (x, y) output pixels
   whitening: Array  # [N, 3] (a11, a21, a22): A = [[a11, 0], [a21, a22]], Sigma^-1 = A^T A
   log_weights: Array  # [N] the sets' own plus the loss of amplitude that a low-pass filter brings
+  gradients: Array | None = None  # [N, 2] by how much all channels rise a pixel along x and y
 
 
 class Affine(NamedTuple):
@@ -110,10 +111,31 @@ def principal_scales(s: Array, floor: Array) -> Array:
   return jnp.stack([jnp.sqrt(major), jnp.sqrt(det / major)])
 
 
+def square_root(sigma: Covariance) -> tuple[Array, Array, Array]:
+  """(xx, xy, yy) of the symmetric matrix whose square is Sigma."""
+  xx, xy, yy, det = sigma
+  root = jnp.sqrt(det)
+  share = 1 / jnp.sqrt(xx + yy + 2 * root)
+  return (xx + root) * share, xy * share, (yy + root) * share
+
+
+def gradient(slope: Array, sigma: Covariance, scale: Array, whitening: Array) -> Array:
+  """`[2]` by how much brightness rises a pixel of the output grid, whose pixels are 1 / `scale` `[2]` fitted ones.
+
+  With Sigma the covariance on the fitted grid, brightness is slope . Sigma^(-1/2) (p - mean) there. A low-pass
+  filter takes (first moment) . Sigma_filtered^-1 (p - mean) of it, which is the same where nothing is filtered.
+  """
+  xx, xy, yy = square_root(sigma)
+  moment = scale * jnp.stack([xx * slope[0] + xy * slope[1], xy * slope[0] + yy * slope[1]])
+  a11, a21, a22 = whitening
+  u, v = a11 * moment[0], a21 * moment[0] + a22 * moment[1]
+  return jnp.stack([a11 * u + a21 * v, a22 * v])
+
+
 def place(
-  mean: Array, shape: Shape, log_weight: Array, affine: Affine, *, floor: float
-) -> tuple[Array, Array, Array]:
-  """One Gaussian on the output grid: mean `[2]`, whitening `[3]`, log-weight `[]`.
+  mean: Array, shape: Shape, log_weight: Array, slope: Array | None, affine: Affine, *, floor: float
+) -> tuple[Array, Array, Array, Array | None]:
+  """One Gaussian on the output grid: mean `[2]`, whitening `[3]`, log-weight `[]`, gradient of brightness `[2]`.
 
   The filter that keeps small Gaussians from aliasing spreads them; their log-weight falls by half the logarithm
   of the determinants' ratio, so that the integral over the image stays what it was.
@@ -122,7 +144,13 @@ def place(
   *_, exact_det = widened(sigma, affine.scale * floor)
   xx, xy, _, filtered_det = widened(sigma, jnp.maximum(affine.scale, 1) * floor)
   spread = (jnp.log(exact_det) - jnp.log(filtered_det)) / 2
-  return (mean - affine.offset) * affine.scale, whitening(xx, xy, filtered_det), log_weight + spread
+  white = whitening(xx, xy, filtered_det)
+  rise = None
+  if slope is not None:
+    rise = gradient(
+      slope, widened(covariance(factor(shape)), jnp.full_like(affine.scale, floor)), affine.scale, white
+    )
+  return (mean - affine.offset) * affine.scale, white, log_weight + spread, rise
 
 
 def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:
@@ -132,7 +160,8 @@ def geometry(gaussians: Gaussians, affine: Affine | None = None) -> Geometry:
     affine = Affine(jnp.ones(2, means.dtype), jnp.zeros(2, means.dtype))
   log_weights = jnp.zeros_like(means[:, 0]) if gaussians.log_weights is None else gaussians.log_weights
   one = functools.partial(place, floor=canvas_of(gaussians).floor)
-  return Geometry(*jax.vmap(one, in_axes=(0, 0, 0, None))(means, gaussians.shape, log_weights, affine))
+  placed = jax.vmap(one, in_axes=(0, 0, 0, 0, None))(means, gaussians.shape, log_weights, gaussians.slopes, affine)
+  return Geometry(*placed)
 
 
 CONTAINED = 10.0  # longer sides of the picture
@@ -246,15 +275,20 @@ def concatenate(sets: Sequence[Gaussians]) -> Gaussians:
 
 
 def _alike(*sets: Gaussians) -> list[Gaussians]:
-  """The sets, all with log-weights if one has some. Raises ValueError for sets that do not belong together."""
+  """The sets, with log-weights or slopes if one has some. Raises ValueError for what does not belong together."""
   traits = lambda g: (type(g.shape).__name__, g.colors.shape[1:], g.canvas and _fixed(g.canvas))
   for gaussians in sets[1:]:
     if traits(gaussians) != traits(sets[0]):
       raise ValueError(f"got sets of {traits(sets[0])} and {traits(gaussians)}, expected one shape and canvas")
-  if all(gaussians.log_weights is None for gaussians in sets):
-    return list(sets)
-  weights = lambda g: jnp.zeros_like(g.means[:, 0]) if g.log_weights is None else g.log_weights
-  return [gaussians._replace(log_weights=weights(gaussians)) for gaussians in sets]
+  some = lambda name: any(getattr(gaussians, name) is not None for gaussians in sets)
+  alike = list(sets)
+  if some("log_weights"):
+    weights = lambda g: jnp.zeros_like(g.means[:, 0]) if g.log_weights is None else g.log_weights
+    alike = [gaussians._replace(log_weights=weights(gaussians)) for gaussians in alike]
+  if some("slopes"):
+    slopes = lambda g: jnp.zeros_like(g.means) if g.slopes is None else g.slopes
+    alike = [gaussians._replace(slopes=slopes(gaussians)) for gaussians in alike]
+  return alike
 
 
 def _fixed(canvas: Canvas) -> tuple:

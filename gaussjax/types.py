@@ -69,6 +69,7 @@ class Gaussians(NamedTuple):
   colors: Array  # [N, C], nominally in [0, 1], not clipped
   log_weights: Array | None = None  # [N] logarithm of a factor on the weight; None: all zero
   canvas: Canvas | None = None  # None only before the set meets an image
+  slopes: Array | None = None  # [N, 2] by how much all colours rise along (x, y), a standard deviation; None: not
 
 
 class Stop(NamedTuple):

@@ -31,21 +31,36 @@ def weights(gaussians, *, kernel=None):
   return np.stack(drawn)
 
 
+def rises(gaussians):
+  """By how much each Gaussian is brighter at each pixel than at its mean, `[N, H, W]`."""
+  canvas = gaussians.canvas
+  y, x = np.mgrid[: canvas.height, : canvas.width] + 0.5
+  if gaussians.slopes is None:
+    return np.zeros((len(gaussians.means), *x.shape))
+  s = factors(gaussians.shape)
+  variances, axes = np.linalg.eigh(s @ s.transpose(0, 2, 1) + canvas.floor**2 * np.eye(2))
+  along = np.einsum("nij,ni->nj", axes, np.asarray(gaussians.slopes, np.float64)) / np.sqrt(variances)
+  gradients = np.einsum("nij,nj->ni", axes, along)
+  means = np.asarray(gaussians.means, np.float64)
+  return np.stack([gx * (x - mx) + gy * (y - my) for (gx, gy), (mx, my) in zip(gradients, means, strict=True)])
+
+
 def render(gaussians, *, kernel=None):
   """`[H, W, C]` at the fitted size, with the set's own blend."""
   canvas = gaussians.canvas
   w = weights(gaussians, kernel=kernel)
   colors, background = np.asarray(gaussians.colors, np.float64), np.asarray(canvas.background, np.float64)
   log_weights = np.zeros(len(w)) if gaussians.log_weights is None else np.asarray(gaussians.log_weights, np.float64)
+  colors = colors[:, None, None] + rises(gaussians)[..., None]  # at each pixel
   if canvas.blend.name == "alpha_composite":
-    picture, transmittance = np.zeros((*w.shape[1:], colors.shape[1])), np.ones((*w.shape[1:], 1))
+    picture, transmittance = np.zeros(colors.shape[1:]), np.ones((*w.shape[1:], 1))
     for weight, opacity, color in zip(w, np.exp(np.minimum(log_weights, 0)), colors, strict=True):
       alpha = (opacity * weight)[..., None]
       picture += transmittance * alpha * color
       transmittance *= 1 - alpha
     return picture + transmittance * background
   w = w * np.exp(log_weights)[:, None, None]
-  sums = np.einsum("nhw,nc->hwc", w, colors)
+  sums = np.einsum("nhw,nhwc->hwc", w, colors)
   if canvas.blend.name == "accumulated_sum":
     return sums + background
   tau = np.exp(-(canvas.cutoff**2) / 2)

@@ -32,9 +32,10 @@ def scene(
   log_scale=(1.0, 0.5),  # mean and spread
   seed=0,
   dtype=np.float32,
+  sloped=False,
   **canvas,
 ):
-  """Means up to a quarter outside of the image, scales log-normal per axis, random log-weights."""
+  """Means up to a quarter outside of the image, scales log-normal per axis, random log-weights, slopes if asked."""
   rng = np.random.default_rng(seed)
   array = lambda values: jnp.asarray(np.asarray(values, dtype))
   means = array(rng.uniform(-0.25, 1.25, (num_gaussians, 2)) * [width, height])
@@ -45,6 +46,7 @@ def scene(
     array(rng.uniform(size=(num_gaussians, channels))),
     array(rng.normal(size=num_gaussians) * 0.3),
     Canvas(height, width, array(rng.uniform(size=channels)), blend, **canvas),
+    array(rng.normal(size=(num_gaussians, 2)) * 0.3) if sloped else None,
   )
 
 

@@ -88,10 +88,11 @@ def test_the_picture_and_its_gradient(name):
 
 
 @pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize("sloped", [False, True])
 @pytest.mark.parametrize(("channels", "first"), [(1, 0), (3, 33), (6, 0)])
-def test_the_mean_square_error_in_one_walk(channels, first):
+def test_the_mean_square_error_in_one_walk(channels, first, sloped):
   """The gradient by the background too; rows before the first count as alike."""
-  gaussians = scene(60, 70, 53, channels=channels)
+  gaussians = scene(60, 70, 53, channels=channels, sloped=sloped)
   target = jnp.asarray(np.random.default_rng(0).uniform(size=(70, 53, channels)), jnp.float32)
   of = lambda rasterizer_of: jax.jit(
     jax.value_and_grad(lambda g: 3 * blends.mean_square(g, rasterizer_of(g), target, first))
@@ -107,9 +108,10 @@ def test_the_mean_square_error_in_one_walk(channels, first):
 
 
 @pytest.mark.usefixtures("lanes")
-@pytest.mark.parametrize("channels", [1, 3, 6])
-def test_what_removal_costs(channels):
-  gaussians = scene(50, 37, 53, channels=channels)
+@pytest.mark.parametrize("sloped", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 6, 7])
+def test_what_removal_costs(channels, sloped):
+  gaussians = scene(50, 37, 53, channels=channels, sloped=sloped)
   picture = np.asarray(draw_densely(gaussians))
   noise = np.random.default_rng(0).normal(size=picture.shape)
   target = np.clip(picture + 0.1 * noise, 0, 1).astype(np.float32)

@@ -59,6 +59,7 @@ def close(found, expected):
 SCENES = {
   "weighted average, tiles cut by the border": (60, 37, 53),
   "sum": (60, 37, 53, {"blend": blends.accumulated_sum}),
+  "slopes": (60, 37, 53, {"sloped": True}),
   "one channel, narrow cut-off": (40, 21, 16, {"channels": 1, "cutoff": 2.5}),
   "32 channels": (20, 33, 17, {"channels": 32}),
   "at the floor, most tiles empty": (30, 70, 90, {"log_scale": (-3.0, 1.0)}),
@@ -79,10 +80,10 @@ def test_the_picture_and_its_gradient(name):
   close(found, drawn(densely, gaussians)[1])
 
 
-@pytest.mark.parametrize("field", ["means", "shape", "colors", "log_weights"])
+@pytest.mark.parametrize("field", ["means", "shape", "colors", "log_weights", "slopes"])
 def test_gradients_are_those_of_finite_differences(field):
   """Of the oracle in float64, in a random direction; the cut-off is so far out that its step is below rounding."""
-  gaussians = scene(12, 20, 26, cutoff=6.0)
+  gaussians = scene(12, 20, 26, cutoff=6.0, sloped=True)
   _, gradient = drawn(by_warp, gaussians, renderer.allocate(gaussians, renderer="warp"))
   rng = np.random.default_rng(1)
   leaves, tree = jax.tree.flatten(getattr(gaussians, field))

@@ -100,7 +100,8 @@ def merge(
   l11 = jnp.sqrt(jnp.maximum(xx, numerics.TINY_SCALE**2))
   joint = Cholesky(l11, xy / l11, numerics.safe_sqrt(yy - (xy / l11) ** 2))
   shape = geometry.TO_SHAPE[type(gaussians.shape)](joint)
-  merged = gaussians._replace(means=mix(gaussians.means), shape=shape, colors=mix(gaussians.colors))
+  slopes = jax.tree.map(mix, gaussians.slopes)
+  merged = gaussians._replace(means=mix(gaussians.means), shape=shape, colors=mix(gaussians.colors), slopes=slopes)
   if gaussians.log_weights is not None:
     merged = merged._replace(log_weights=jnp.log((mass + mass[other]) / (joint.l11 * joint.l22)))
   choose = lambda new, old: jnp.where(keeps.reshape(-1, *[1] * (old.ndim - 1)), new, old)

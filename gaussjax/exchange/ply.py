@@ -20,9 +20,11 @@ def dumps(gaussians: Gaussians) -> bytes:
   """The binary PLY of a set of 1 to 4 channels.
 
   The longer side of the picture is from -1 to 1, x to the right and y down, as cameras have it, and z away from
-  the eye. Raises ValueError without a canvas or for more channels.
+  the eye. Raises ValueError without a canvas, for slopes or for more channels.
   """
   canvas = geometry.canvas_of(gaussians)
+  if gaussians.slopes is not None:
+    raise ValueError("got a set with slopes, which PLY cannot say, expected one that was fitted without")
   shape = geometry.to_euler(gaussians.shape)
   log_scales, thetas = np.asarray(shape.log_scales, np.float64), np.asarray(shape.thetas, np.float64)
   half = max(canvas.height, canvas.width) / 2

@@ -18,7 +18,7 @@ def dumps(gaussians: Gaussians) -> str:
   """The SVG of an accumulated sum of 1 or 3 channels, over its background.
 
   SVG adds light within [0, 1] alone: what a negative colour takes away is lost, and sums are cut as they grow.
-  Raises ValueError for other blends, whose quotients and orders SVG cannot say, for an alpha channel, and for more
+  Raises ValueError for other blends, whose quotients and orders SVG cannot say, slopes, an alpha channel, and more
   than MAX_GAUSSIANS.
   """
   canvas, colors = geometry.canvas_of(gaussians), np.asarray(gaussians.colors, np.float64)
@@ -30,6 +30,8 @@ def dumps(gaussians: Gaussians) -> str:
     raise ValueError(f"got a set of {colors.shape[1]} channels, expected 1 or 3 for SVG")
   if len(colors) > MAX_GAUSSIANS:
     raise ValueError(f"got {len(colors)} Gaussians, expected at most {MAX_GAUSSIANS} for SVG")
+  if gaussians.slopes is not None:
+    raise ValueError("got a set with slopes, which SVG cannot say, expected one that was fitted without")
   tau = kernel.tail(canvas.cutoff)
   shares = [max(math.exp(-((t * canvas.cutoff) ** 2) / 2) - tau, 0) / (1 - tau) for t in STOPS]
   background = rgb(np.asarray(canvas.background, np.float64)[None])[0]

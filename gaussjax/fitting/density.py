@@ -173,6 +173,8 @@ def put(gaussians: Gaussians, places: Array, new: Gaussians) -> tuple[Gaussians,
   """The set with `new` Gaussians in `places` `[K]`, and which those are, `[N]` bool. A place N takes none."""
   if gaussians.log_weights is not None and new.log_weights is None:
     new = new._replace(log_weights=jnp.zeros(len(places), gaussians.means.dtype))
+  if gaussians.slopes is not None and new.slopes is None:
+    new = new._replace(slopes=jnp.zeros_like(new.means))
   new = new._replace(shape=geometry.TO_SHAPE[type(gaussians.shape)](new.shape))
   put = jax.tree.map(lambda old, leaf: old.at[places].set(leaf, mode="drop"), gaussians._replace(canvas=None), new)
   fresh = jnp.zeros(len(gaussians.means), bool).at[places].set(True, mode="drop")

@@ -25,6 +25,7 @@ class Rates(NamedTuple):
   lengths: float  # pixels: Cholesky entries
   colors: float
   log_weights: float
+  slopes: float = 0.5
 
 
 def constant(progress: Array) -> Array:
@@ -58,7 +59,8 @@ def labels(gaussians: Gaussians) -> Any:
   shape: Any = type(gaussians.shape)(*names[type(gaussians.shape)])  # type: ignore[arg-type]
   tree: Any = Gaussians
   log_weights = None if gaussians.log_weights is None else "log_weights"
-  return tree("means", shape, "colors", log_weights, None if gaussians.canvas is None else "frozen")
+  slopes = None if gaussians.slopes is None else "slopes"
+  return tree("means", shape, "colors", log_weights, None if gaussians.canvas is None else "frozen", slopes)
 
 
 def adam(

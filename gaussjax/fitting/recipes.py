@@ -35,6 +35,7 @@ class Recipe(NamedTuple):
   parameterize: Callable[[Shape], Shape] = geometry.to_euler
   blend: blends.Blend = blends.weighted_average
   weighted: bool = False  # whether each Gaussian has a log-weight
+  sloped: bool = False  # whether its brightness changes with the place, for blends that draw that (`Blend.sloped`)
   loss: Callable[[Array, Array], Array] = losses.l2
   objective: Callable[[Array, Gaussians], Array] | None = None  # (loss, set) -> what is minimised; None: the loss
   learning_rate: float = 0.03  # of the colours; the other fields' rates keep their ratio to it
@@ -213,7 +214,10 @@ def on_canvas(gaussians: Gaussians, target: Array, recipe: Recipe) -> Gaussians:
   background = jnp.mean(target, axis=(0, 1), where=buckets.counted(target)[..., None])
   canvas = Canvas(height, width, background, recipe.blend)
   log_weights = jnp.zeros(len(gaussians.means), target.dtype) if recipe.weighted else gaussians.log_weights
-  return gaussians._replace(shape=recipe.parameterize(gaussians.shape), log_weights=log_weights, canvas=canvas)
+  slopes = jnp.zeros_like(gaussians.means) if recipe.sloped else gaussians.slopes
+  return Gaussians(
+    gaussians.means, recipe.parameterize(gaussians.shape), gaussians.colors, log_weights, canvas, slopes
+  )
 
 
 # Weights let a small Gaussian cover a large one: 0.4 dB, with rates and moments to suit 0.55. Slow turns: 0.1.
@@ -345,7 +349,7 @@ def of(preset: str | Recipe) -> Recipe:
 
 
 _MAY_BE_NONE = ("objective", "policy")
-_NUMBERS = ("weighted", "learning_rate", "ratios", "steps", "checked")
+_NUMBERS = ("weighted", "sloped", "learning_rate", "ratios", "steps", "checked")
 
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
@@ -375,6 +379,8 @@ def _check_blend(recipe: Recipe) -> None:
   name, whole = blends.checked(recipe.blend).name, lambda part: getattr(part, "func", part)
   if whole(recipe.policy) is density.relocate and not recipe.blend.density:
     raise ValueError(f"got the blend {name}, whose removal costs density control does not know; give policy=None")
+  if recipe.sloped and not recipe.blend.sloped:
+    raise ValueError(f"got sloped=True with the blend {name}, which draws no slopes; give sloped=False")
 
 
 def checked_stop(stop: Stop, recipe: Recipe) -> Stop:

@@ -262,6 +262,8 @@ def effort_of(effort: int | Effort) -> Effort:
   arguments.whole("effort.seed", effort.seed, least=0, most=arguments.MAX_SEED + 1 - effort.tries)
   recipes.of(effort.recipe)
   packing.blend_code(effort.recipe.blend)
+  if effort.recipe.sloped:
+    raise ValueError("got an effort whose recipe is sloped=True, expected False: .gjx does not hold slopes")
   return effort
 
 

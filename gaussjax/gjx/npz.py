@@ -71,12 +71,15 @@ def _assembled(header: dict[str, Any], arrays: dict[str, NDArray]) -> Gaussians:
   """The set, of numpy's arrays, unchecked. Raises ValueError, KeyError or TypeError if it has not these parts."""
   kind, blend = _known("shape", header, SHAPES), _known("blend", header, blends.BLENDS)
   expected = ("means", "colors", "background", *kind._fields)
-  if arrays.keys() - {"log_weights"} != set(expected):
+  if arrays.keys() - {"log_weights", "slopes"} != set(expected):
     names = ", ".join(sorted(arrays))[:200]
-    raise ValueError(f"got the arrays {names}, expected {', '.join(expected)}, with or without log_weights")
+    raise ValueError(
+      f"got the arrays {names}, expected {', '.join(expected)}, with or without log_weights and slopes"
+    )
   canvas = Canvas(background=arrays["background"], blend=blend, **{name: header[name] for name in CANVAS})  # type: ignore[arg-type]
   shape = kind(*[arrays[name] for name in kind._fields])
-  return Gaussians(arrays["means"], shape, arrays["colors"], arrays.get("log_weights"), canvas)  # type: ignore[arg-type]
+  optional = arrays.get("log_weights"), canvas, arrays.get("slopes")
+  return Gaussians(arrays["means"], shape, arrays["colors"], *optional)  # type: ignore[arg-type]
 
 
 def _known(field: str, header: dict[str, Any], table: dict[str, Any]) -> Any:
@@ -99,7 +102,8 @@ def _arrays(gaussians: Gaussians) -> dict[str, Any]:
   canvas = geometry.canvas_of(gaussians)
   arrays = {"means": gaussians.means, "colors": gaussians.colors, "background": canvas.background}
   arrays |= gaussians.shape._asdict()
-  return arrays if gaussians.log_weights is None else arrays | {"log_weights": gaussians.log_weights}
+  optional = {"log_weights": gaussians.log_weights, "slopes": gaussians.slopes}
+  return arrays | {name: leaf for name, leaf in optional.items() if leaf is not None}
 
 
 def _check(gaussians: Gaussians) -> None:
@@ -111,7 +115,8 @@ def _check(gaussians: Gaussians) -> None:
   geometry.check_canvas(canvas.height, canvas.width, channels, canvas.cutoff, canvas.floor)
   if not 1 <= count <= geometry.MAX_GAUSSIANS:
     raise ValueError(f"got {count} Gaussians, expected 1 to {geometry.MAX_GAUSSIANS}")
-  shapes = {"means": (count, 2), "log_scales": (count, 2), "colors": (count, channels), "background": (channels,)}
+  shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("means", "log_scales", "slopes"), (count, 2))
+  shapes |= {"colors": (count, channels), "background": (channels,)}
   for name, array in arrays.items():
     _check_array(name, array, shapes.get(name, (count,)))
   container.check_drawable(canvas, _radii(gaussians), np.asarray(gaussians.means, np.float64))  # type: ignore[arg-type]

@@ -199,6 +199,7 @@ def holdable(gaussians: Gaussians) -> Gaussians:
   single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), gaussians)
   if single.log_weights is not None and not np.any(np.asarray(single.log_weights)):
     single = single._replace(log_weights=None)
+  single = single._replace(slopes=None)  # all of them 0
   if not isinstance(single.shape, Euler):
     single = single._replace(shape=geometry.to_euler(single.shape))
   seen = _seen(single)
@@ -233,6 +234,8 @@ def _seen(gaussians: Gaussians) -> NDArray:
 
 def _check_numbers(gaussians: Gaussians) -> None:
   """Raises ValueError for a set whose fields do not belong together, or are not finite numbers of a fair size."""
+  if gaussians.slopes is not None and np.any(np.asarray(gaussians.slopes)):
+    raise ValueError("got a set with slopes, which .gjx does not hold; fit it without, or save it as .npz")
   fields = {"means": gaussians.means, **gaussians.shape._asdict(), "colors": gaussians.colors}
   if gaussians.log_weights is not None:
     fields["log_weights"] = gaussians.log_weights

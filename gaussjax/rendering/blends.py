@@ -27,6 +27,7 @@ class Blend:
   ordered: bool = False  # whether the Gaussians' order counts: `draw` may use `rasterizer.composite`
   density: bool = False  # whether the removal costs of density control are right for it
   code: int | None = None  # its number in files, None if they have none
+  sloped: bool = False  # whether `draw` knows sets with slopes, by way of `columns`
 
   def __call__(self, rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
     """The picture `[H, W, C]`."""
@@ -41,34 +42,67 @@ def _weighted_average(rasterizer: Rasterizer, colors: Array, background: Array) 
 
   So a pixel that nothing reaches has the background's colour and a finite gradient.
   """
-  return _average(rasterizer, rasterizer.splat(_averaged(rasterizer, colors)), background)
+  return _average(rasterizer.splat(_averaged(rasterizer, colors)), background, rasterizer.tail)[0]
 
 
-def _average(rasterizer: Rasterizer, sums: Array, background: Array) -> Array:
-  """The picture of the sums of what is `_averaged`."""
-  return (sums[..., :-1] + rasterizer.tail * background) / (sums[..., -1:] + rasterizer.tail)
+def _average(sums: Array, background: Array, tail: float) -> tuple[Array, Array]:
+  """(the picture, the sum of weights `[H, W]`) of the sums of what is `_averaged`."""
+  channels = len(background)
+  weights = sums[..., channels : channels + 1]
+  colors = resolved(sums[..., :channels], sums[..., channels + 1 :])
+  return (colors + tail * background) / (weights + tail), weights[..., 0]
 
 
 def _averaged(rasterizer: Rasterizer, colors: Array) -> Array:
-  """What is summed for an average, `[N, C + 1]`: colours and ones, times each Gaussian's own weight."""
-  return jnp.exp(rasterizer.log_weights)[:, None] * jnp.pad(colors, ((0, 0), (0, 1)), constant_values=1)
+  """`[N, C + 1 or C + 3]` what is summed for an average: colours, ones, gradients, times each Gaussian's weight."""
+  colors, gradients = columns(rasterizer, colors)
+  values = jnp.concatenate([colors, jnp.ones_like(colors[:, :1]), gradients], axis=1)
+  return jnp.exp(rasterizer.log_weights)[:, None] * values
+
+
+def columns(rasterizer: Rasterizer, colors: Array) -> tuple[Array, Array]:
+  """(colours `[N, C]`, gradients of brightness `[N, 2]`, or `[N, 0]` of sets that have none), both to be summed.
+
+  With a gradient g a colour is c + g . p at the pixel p. These are c and g, and `resolved` puts their sums
+  together: so whatever is linear in its values draws Gaussians whose brightness changes with the place.
+  """
+  gradients = rasterizer.placed.gradients
+  if gradients is None:
+    return colors, colors[:, :0]
+  return colors - jnp.sum(gradients * rasterizer.placed.means, axis=1, keepdims=True), gradients
+
+
+def resolved(colors: Array, gradients: Array) -> Array:
+  """`[H, W, C]` colours, summed, at each pixel: of the sums of both `columns`, `[H, W, C]` and `[H, W, 2 or 0]`."""
+  if gradients.shape[-1] == 0:
+    return colors
+  height, width, _ = colors.shape
+  x, y = (jnp.arange(side, dtype=colors.dtype) + 0.5 for side in (width, height))
+  return colors + (x * gradients[..., 0] + y[:, None] * gradients[..., 1])[..., None]
 
 
 def _accumulated_sum(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
   """background + sum_i w_i c_i (GaussianImage, ECCV 2024)."""
-  return rasterizer.splat(jnp.exp(rasterizer.log_weights)[:, None] * colors) + background
+  values = jnp.concatenate(columns(rasterizer, colors), axis=1)
+  sums = rasterizer.splat(jnp.exp(rasterizer.log_weights)[:, None] * values)
+  return _resolved(sums, background) + background
 
 
 def _alpha_composite(rasterizer: Rasterizer, colors: Array, background: Array) -> Array:
   """Front to back in array order, alpha_i = exp(min(log_weight_i, 0)) w_i, the background behind all."""
   opacities = jnp.exp(jnp.minimum(rasterizer.log_weights, 0))
-  sums, transmittance = rasterizer.composite(colors, opacities)
-  return sums + transmittance * background
+  sums, transmittance = rasterizer.composite(jnp.concatenate(columns(rasterizer, colors), axis=1), opacities)
+  return _resolved(sums, background) + transmittance * background
 
 
-weighted_average = Blend("weighted_average", _weighted_average, density=True, code=0)
-accumulated_sum = Blend("accumulated_sum", _accumulated_sum, code=1)
-alpha_composite = Blend("alpha_composite", _alpha_composite, ordered=True)
+def _resolved(sums: Array, background: Array) -> Array:
+  """`resolved`, of sums of colours and gradients in one."""
+  return resolved(sums[..., : len(background)], sums[..., len(background) :])
+
+
+weighted_average = Blend("weighted_average", _weighted_average, density=True, code=0, sloped=True)
+accumulated_sum = Blend("accumulated_sum", _accumulated_sum, code=1, sloped=True)
+alpha_composite = Blend("alpha_composite", _alpha_composite, ordered=True, sloped=True)
 
 # The one table, by name: for files, flags and messages.
 BLENDS = {blend.name: blend for blend in (weighted_average, accumulated_sum, alpha_composite)}
@@ -87,6 +121,10 @@ def checked(blend: Any) -> Blend:
 def picture(gaussians: Gaussians, on: Rasterizer) -> Array:
   """`[H, W, C]`, the set's own blend of its colours over its background."""
   canvas = canvas_of(gaussians)
+  if gaussians.slopes is not None and not canvas.blend.sloped:
+    raise ValueError(
+      f"got slopes with the blend {canvas.blend.name}, expected a blend that draws them (sloped=True)"
+    )
   return canvas.blend(on, gaussians.colors, canvas.background)
 
 
@@ -110,8 +148,7 @@ def with_coverage(gaussians: Gaussians, on: Rasterizer) -> tuple[Array, Array]:
   canvas = canvas_of(gaussians)
   if canvas.blend is not weighted_average:
     return picture(gaussians, on), coverage(on)
-  sums = on.splat(_averaged(on, gaussians.colors))
-  return _average(on, sums, canvas.background), sums[..., -1]
+  return _average(on.splat(_averaged(on, gaussians.colors)), canvas.background, on.tail)
 
 
 def coverage(rasterizer: Rasterizer) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gaussjax.geometry import Geometry
-from gaussjax.rendering.kernel import Rasterizer, weight, without
+from gaussjax.rendering.kernel import Rasterizer, rise, weight, without
 from gaussjax.types import Array
 
 # Evaluations (Gaussian-pixel pairs) held at once by the dense renderer: 16 MB an array in float32.
@@ -31,6 +31,7 @@ def dense(geometry: Geometry, height: int, width: int, *, tau: float) -> Rasteri
   pixels = jnp.pad(pixels, ((0, num_chunks * chunk - height * width), (0, 0))).reshape(num_chunks, chunk, 2)
   per_gaussian = jax.vmap(functools.partial(weight, tau=tau), in_axes=(0, 0, None))
   per_pixel = jax.vmap(per_gaussian, in_axes=(None, None, 0))
+  per_pixel_rise = jax.vmap(jax.vmap(rise, in_axes=(0, 0, None)), in_axes=(None, None, 0))
 
   def over_pixels(draw: Callable[[Array], Array]) -> Array:
     one_chunk = jax.checkpoint(lambda pixels: draw(per_pixel(geometry.means, geometry.whitening, pixels)))
@@ -52,7 +53,7 @@ def dense(geometry: Geometry, height: int, width: int, *, tau: float) -> Rasteri
     return drawn[..., :-1], drawn[..., -1:]
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
-    values = (*colors.T, jnp.exp(geometry.log_weights))
+    factor = jnp.exp(geometry.log_weights)
     image = jnp.concatenate([jnp.ones_like(total), total, drawn, target], axis=-1)
     flat = image.reshape(height * width, -1)
     flat = jnp.pad(flat, ((0, num_chunks * chunk - height * width), (0, 0)))
@@ -61,10 +62,14 @@ def dense(geometry: Geometry, height: int, width: int, *, tau: float) -> Rasteri
     def one_chunk(of_chunk: tuple[Array, Array]) -> tuple[Array, Array]:
       pixels, image = of_chunk
       weights = per_pixel(geometry.means, geometry.whitening, pixels) * image[:, :1]
-      rise, weight = without(weights, values, tuple(image[:, 1:].T[..., None]), tau)
-      return jnp.sum(rise, axis=0), jnp.sum(weight, axis=0)
+      above: Array | float = 0.0
+      if geometry.gradients is not None:
+        above = per_pixel_rise(geometry.means, geometry.gradients, pixels)
+      values = (*[color + above for color in colors.T], factor)
+      cost, weight = without(weights, values, tuple(image[:, 1:].T[..., None]), tau)
+      return jnp.sum(cost, axis=0), jnp.sum(weight, axis=0)
 
-    rise, weight = jax.lax.map(one_chunk, (pixels, flat))
-    return jnp.sum(rise, axis=0), jnp.sum(weight, axis=0)
+    cost, weight = jax.lax.map(one_chunk, (pixels, flat))
+    return jnp.sum(cost, axis=0), jnp.sum(weight, axis=0)
 
-  return Rasterizer(splat, composite, removal, geometry.log_weights, tau)
+  return Rasterizer(splat, composite, removal, geometry, tau)

@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from gaussjax.geometry import Geometry
 from gaussjax.types import Array
 
 
@@ -23,11 +25,17 @@ class Rasterizer(NamedTuple):
   removal: Callable[[Array, Array, Array, Array], tuple[Array, Array]]
   # (colors [N, C], sum of all weights [H, W, 1], picture and target [H, W, C]) -> sums over the pixels of what
   # `without` says: (rise [N], weight [N])
-  log_weights: Array  # [N]
+  placed: Geometry  # the set on the grid
   tail: float  # tau, the kernel's value at the cut-off before it is cut
   squares: Callable[[Array, Array, Array, Array], Array] | None = None
-  # Where it is cheaper than `splat` and what follows: (values [N, C + 1], background [C], target [H, W, C], first
-  # row that counts []) -> [], the sum of (average - target)^2, the average being the blend `weighted_average`
+  # Where it is cheaper than `splat` and what follows: (values [N, C + 1], or with gradients [N, C + 3], background
+  # [C], target [H, W, C], first row that counts []) -> [], the sum of (average - target)^2, the average being the
+  # blend `weighted_average`
+
+  @property
+  def log_weights(self) -> Array:
+    """`[N]`."""
+    return self.placed.log_weights
 
 
 def tail(cutoff: float) -> float:
@@ -47,12 +55,22 @@ def weight(mean: Array, whitening: Array, pixel: Array, tau: float) -> Array:
   return kernel(((a11 * dx) ** 2 + (a21 * dx + a22 * dy) ** 2) / 2, tau)
 
 
+def cotangent(placed: Geometry, by_means: Array, by_whitening: Array) -> Geometry:
+  """The gradient of `splat` by the set, on which its sums depend by means and whitening alone."""
+  return jax.tree.map(jnp.zeros_like, placed)._replace(means=by_means, whitening=by_whitening)
+
+
+def rise(mean: Array, gradient: Array, pixel: Array) -> Array:
+  """How much brighter a Gaussian is at one pixel than at its mean, each `[2]` -> `[]`."""
+  return jnp.sum(gradient * (pixel - mean))
+
+
 def without(weight: Array, values: tuple[Array, ...], pixel: tuple[Array, ...], tail: float) -> tuple[Array, Array]:
   """What one pixel is without one Gaussian, drawn by weighted average: (rise of its squared error, the weight).
 
   Its colour moves by a (drawn - color), a = w / (W - w), W the sum of all weights with the background's.
-  `weight` is of the kernel; `values` are the Gaussian's C colours and the factor on its weight; `pixel` has W, the
-  C colours that were drawn and the C that were wanted.
+  `weight` is of the kernel; `values` are the Gaussian's C colours there and the factor on its weight; `pixel` has
+  W, the C colours that were drawn and the C that were wanted.
   """
   channels = len(values) - 1
   weight, total = weight * values[-1], pixel[0]

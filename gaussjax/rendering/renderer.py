@@ -328,6 +328,8 @@ def _canvas(gaussians: Gaussians) -> Canvas:
   blends.checked(canvas.blend)
   count = np.shape(gaussians.means)[:1]
   parts = {"means": (gaussians.means, (2,)), "colors": (gaussians.colors, np.shape(canvas.background))}
+  if gaussians.slopes is not None:
+    parts["slopes"] = (gaussians.slopes, (2,))
   for name, (leaf, row) in parts.items():
     if np.shape(leaf) != (*count, *row) or len(np.shape(leaf)) != 2:
       raise ValueError(f"got {name} of shape {np.shape(leaf)}, expected {(*count, *row)}")

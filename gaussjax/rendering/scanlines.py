@@ -99,7 +99,7 @@ def _splat_backward(height: int, width: int, tau: float, residuals, cotangent: A
   geometry, values = residuals
   arrays = geometry.means, geometry.whitening, values
   d_means, d_whitening, d_values = _call("splat_gradient", _like(*arrays), *arrays, cotangent, tau=tau)
-  return Geometry(d_means, d_whitening, jnp.zeros_like(geometry.log_weights)), d_values
+  return kernel.cotangent(geometry, d_means, d_whitening), d_values
 
 
 _splat.defvjp(_splat_forward, _splat_backward)
@@ -121,7 +121,7 @@ def _squares_forward(geometry: Geometry, values: Array, background: Array, targe
   results = (each_band, *_like(*arrays))
   found, *by = _call("squares", results, *arrays, background, target, first, tau=tau)
   found = jnp.sum(found, axis=0)
-  by_geometry = Geometry(by[0], by[1], jnp.zeros_like(geometry.log_weights))
+  by_geometry = kernel.cotangent(geometry, by[0], by[1])
   return found[0], (by_geometry, by[2], found[1:])
 
 
@@ -154,8 +154,10 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
     raise ValueError("got a blend with ordered=False that composites, expected Blend(..., ordered=True)")
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
-    arrays = geometry.means, geometry.whitening, colors, jnp.exp(geometry.log_weights), total, drawn, target
-    cost, seen = _call("removal", _like(geometry.log_weights, geometry.log_weights), *arrays, tau=tau)
+    gradients = jnp.zeros_like(geometry.means) if geometry.gradients is None else geometry.gradients
+    factors = jnp.exp(geometry.log_weights)
+    arrays = geometry.means, geometry.whitening, colors, gradients, factors, total, drawn, target
+    cost, seen = _call("removal", _like(factors, factors), *arrays, tau=tau)
     return cost, seen
 
   def squares(values: Array, background: Array, target: Array, first: Array) -> Array:
@@ -163,4 +165,4 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
     return _squares(*varying_like(arrays, arrays), tau)
 
   draw = lambda values: splat(geometry, values, height, width, tau)
-  return kernel.Rasterizer(draw, composite, removal, geometry.log_weights, tau, squares)
+  return kernel.Rasterizer(draw, composite, removal, geometry, tau, squares)

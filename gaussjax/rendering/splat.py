@@ -237,7 +237,7 @@ def _splat_backward(tau: float, residuals, cotangent: Array):
     return jnp.concatenate([moment_gradient(rows, centers, moments), d_values], -1)
 
   pulled = gather_tiles(lists, table(geometry, values / (1 - tau)), cotangent, pull, 5 + values.shape[1])
-  d_geometry = Geometry(pulled[:, :2], pulled[:, 2:5], jnp.zeros_like(geometry.log_weights))
+  d_geometry = kernel.cotangent(geometry, pulled[:, :2], pulled[:, 2:5])
   return d_geometry, pulled[:, 5:] / (1 - tau), jax.tree.map(no_gradient, lists)
 
 
@@ -302,13 +302,18 @@ def removal(
 
   def pull(rows: Array, centers: Array, of_tile: Array) -> Array:
     w = jnp.maximum(exponential(rows, centers, pixels) - tau, 0) / (1 - tau) * of_tile[:, None, 0]
-    values = tuple(rows[..., i, None] for i in range(5, rows.shape[-1]))
-    found = kernel.without(w, values, tuple(of_tile[:, None, i] for i in range(1, of_tile.shape[1])), tau)
+    values = [rows[..., i, None] for i in range(5, 5 + colors.shape[1] + 1)]
+    if geometry.gradients is not None:
+      along, down = rows[..., -2, None], rows[..., -1, None]
+      dx, dy = (pixels[i] - (rows[..., i, None] - centers[:, None, i, None]) for i in range(2))
+      values[:-1] = [color + along * dx + down * dy for color in values[:-1]]
+    found = kernel.without(w, tuple(values), tuple(of_tile[:, None, i] for i in range(1, of_tile.shape[1])), tau)
     return jnp.stack([jnp.sum(numbers, axis=-1) for numbers in found], axis=-1)
 
   # Tiles at the border have pixels outside of the image, where nothing is to be collected.
   inside = jnp.concatenate([jnp.ones_like(total), total, drawn, target], axis=-1)
-  values = jnp.concatenate([colors, jnp.exp(geometry.log_weights)[:, None]], axis=1)
+  gradients = () if geometry.gradients is None else (geometry.gradients,)
+  values = jnp.concatenate([colors, jnp.exp(geometry.log_weights)[:, None], *gradients], axis=1)
   rise, weight = gather_tiles(lists, table(geometry, values), inside, pull, 2).T
   return rise, weight
 
@@ -319,7 +324,7 @@ def tiled(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Rasteri
     lambda values: splat(geometry, values, lists, tau),
     lambda values, opacities: composite(geometry, values, opacities, lists, tau),
     lambda colors, total, drawn, target: removal(geometry, colors, total, drawn, target, lists, tau),
-    geometry.log_weights,
+    geometry,
     tau,
   )
 

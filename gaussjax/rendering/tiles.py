@@ -81,7 +81,7 @@ def expected_pairs(
   a tile may lie to touch it. Clipped to the picture.
   Raises ValueError as `allocate` does.
   """
-  means, whitening, _ = _on_host(geometry)
+  means, whitening, *_ = _on_host(geometry)
   a11, a21, a22 = whitening.T
   reach = cutoff * np.stack([1 / a11, np.hypot(a21 / a11, 1) / a22], 1)
   ends = np.array([width, height], np.float64)

@@ -90,7 +90,7 @@ def _splat_backward(tau: float, residuals, cotangent: Array):
   results = {"d_means": count, "d_whitening": count, "d_values": count}
   arrays = geometry.means, geometry.whitening, values, cotangent
   pulled = _call("gradient", values.shape[1], (*count, LANES), results, *arrays, lists.height, lists.width, tau)
-  d_geometry = Geometry(pulled[0], pulled[1], jnp.zeros_like(geometry.log_weights))
+  d_geometry = kernel.cotangent(geometry, pulled[0], pulled[1])
   return d_geometry, pulled[2], jax.tree.map(over_lists.no_gradient, lists)
 
 
@@ -103,7 +103,8 @@ def warped(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Raster
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
     count, factors = (colors.shape[0],), jnp.exp(geometry.log_weights)
-    arrays = geometry.means, geometry.whitening, colors, factors, total[..., 0], drawn, target
+    gradients = jnp.zeros_like(geometry.means) if geometry.gradients is None else geometry.gradients
+    arrays = geometry.means, geometry.whitening, colors, gradients, factors, total[..., 0], drawn, target
     results = {"rise": count, "seen": count}
     size = lists.height, lists.width
     rise, seen = _call("removal", colors.shape[1], (*count, LANES), results, *arrays, *size, tau)
@@ -113,6 +114,6 @@ def warped(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Raster
     lambda values: splat(geometry, values, lists, tau),
     lambda values, opacities: over_lists.composite(geometry, values, opacities, lists, tau),
     removal,
-    geometry.log_weights,
+    geometry,
     tau,
   )

@@ -241,6 +241,7 @@ def _removal(count: int):
     means: Points,
     whitening: Factors,
     colors: wp.array(dtype=Colors),
+    gradients: Points,
     factors: Numbers,
     total: wp.array2d(dtype=wp.float32),
     drawn: wp.array2d(dtype=Colors),
@@ -274,7 +275,8 @@ def _removal(count: int):
           weight = (e - tau) / (1.0 - tau) * factors[i]
           change = weight / wp.max(total[top + y, x] - weight, tau)
           is_drawn = drawn[top + y, x]
-          moved = change * (is_drawn - colors[i])
+          rises = gradients[i][0] * (wp.float32(x) + 0.5 - mean[0]) + gradients[i][1] * dy
+          moved = change * (is_drawn - colors[i] - Colors(rises))
           mine += wp.vec2(wp.dot(moved, 2.0 * (is_drawn - target[top + y, x]) + moved), weight)
     sums = wp.tile_sum(wp.tile(mine, preserve_type=True))
     if lane == 0:

@@ -24,7 +24,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int kMostValues = 4;  // that one walk takes along; more are walked for in turn
+constexpr int kMostValues = 6;  // that one walk takes along; more are walked for in turn
 constexpr int kPadding = 16;    // floats beyond the end of a row that a vector may read and write
 constexpr int kCell = 32;       // pixels: Gaussians of a cell follow one another, and find its pixels in the cache
 constexpr int kChunk = 32;      // Gaussians that a thread takes at a time
@@ -65,8 +65,10 @@ struct Kernels {
   void (*draw[kMostValues])(const Placed*, const int32_t*, int64_t, const float*, int64_t, const Scene&, int, int,
                             float*, int64_t);
   void (*pull[kMostValues])(const Placed&, const float*, const Scene&, const Image&, int, float*, float*);
-  void (*remove[kMostValues])(const Placed&, const float*, float, const Scene&, const Image&, const Image&,
+  void (*remove[kMostValues])(const Placed&, const float*, const float*, float, const Scene&, const Image&, const Image&,
                               const Image&, int, float*, float*);
+  void (*rise)(float*, int64_t, int, float, int);
+  void (*pull_rise)(float*, int64_t, int, float, int);
   double (*square)(float*, int64_t, const float*, const float*, int, const Scene&, double*);
   void (*blur_rows)(const float*, int64_t, int, int, int, const float*, int, float*);
   void (*blur_columns)(const float*, int, const float*, int, float*);
@@ -265,25 +267,29 @@ ffi::Error Squares(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbe
                    Numbers wanted, ffi::Buffer<ffi::S32> first, float tau, int32_t lanes, Result sums, Result d_means,
                    Result d_whitening, Result d_values) {
   const auto size = wanted.dimensions();
-  const int64_t height = size[0], width = size[1], channels = size[2], depth = channels + 1;
+  const int64_t height = size[0], width = size[1], channels = size[2], depth = values.dimensions()[1];
   const int64_t count = means.dimensions()[0], plane = width + kPadding, share = 5 + depth;
   const Layout on(means.typed_data(), whitening.typed_data(), count, height, width, tau);
   const Kernels& kernels = BestKernels(lanes);
   const Bands bands(on);
   const Image target(wanted);
   const int begin = first.typed_data()[0];
+  const bool rises = depth > channels + 1;  // whether brightness changes with the place
   std::vector<float> shares(bands.ids.size() * share);
   Draw(pool, on, bands, values, lanes, [&](int64_t band, int top, int bottom, float* planes) {
-    std::vector<double> found(depth);
+    std::vector<double> found(channels + 1);
     for (int y = top; y < bottom; ++y) {
       float* row = planes + (y - top) * depth * plane;
-      if (y < begin)
+      if (y < begin) {
         std::fill_n(row, depth * plane, 0.f);
-      else
-        found[0] += kernels.square(row, plane, target.Row(y), background.typed_data(), channels, on.scene,
-                                   found.data() + 1);
+        continue;
+      }
+      if (rises) kernels.rise(row, plane, channels, y + 0.5f, width);
+      found[0] += kernels.square(row, plane, target.Row(y), background.typed_data(), channels, on.scene,
+                                 found.data() + 1);
+      if (rises) kernels.pull_rise(row, plane, channels, y + 0.5f, width);
     }
-    std::copy(found.begin(), found.end(), sums->typed_data() + band * depth);
+    std::copy(found.begin(), found.end(), sums->typed_data() + band * (channels + 1));
     const Image rows(planes, top, depth * plane, plane);
     for (int64_t k = bands.starts[band]; k < bands.starts[band + 1]; ++k) {
       Placed g = on.placed[bands.ids[k]];
@@ -332,8 +338,8 @@ ffi::Error SplatGradient(ffi::ThreadPool pool, Numbers means, Numbers whitening,
   return ffi::Error::Success();
 }
 
-ffi::Error Removal(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers colors, Numbers factors,
-                   Numbers weights, Numbers drawn, Numbers wanted, float tau, int32_t lanes, Result cost, Result seen) {
+ffi::Error Removal(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbers colors, Numbers gradients,
+                   Numbers factors, Numbers weights, Numbers drawn, Numbers wanted, float tau, int32_t lanes, Result cost, Result seen) {
   const auto size = drawn.dimensions();
   const int64_t count = means.dimensions()[0], channels = colors.dimensions()[1];
   const Layout on(means.typed_data(), whitening.typed_data(), count, size[0], size[1], tau);
@@ -348,7 +354,7 @@ ffi::Error Removal(ffi::ThreadPool pool, Numbers means, Numbers whitening, Numbe
         const int several = std::min<int64_t>(kMostValues, channels - first);
         float more;
         BestKernels(lanes).remove[several - 1](on.placed[i], colors.typed_data() + i * channels + first,
-                                               factors.typed_data()[i], on.scene, total, picture, target, first, &more,
+                                               gradients.typed_data() + 2 * i, factors.typed_data()[i], on.scene, total, picture, target, first, &more,
                                                seen->typed_data() + i);
         cost->typed_data()[i] += more;
       }
@@ -550,6 +556,7 @@ XLA_FFI_DEFINE_HANDLER(kSplatGradient, SplatGradient,
 XLA_FFI_DEFINE_HANDLER(kRemoval, Removal,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
+                           .Arg<Numbers>()
                            .Arg<Numbers>()
                            .Arg<Numbers>()
                            .Arg<Numbers>()
