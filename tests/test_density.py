@@ -12,6 +12,7 @@ import gaussjax
 from gaussjax import geometry
 from gaussjax.contrib import policies
 from gaussjax.fitting import density, initializers, loop, optimizers, recipes
+from gaussjax.quality import visibility
 from gaussjax.rendering import blends, splat, tiles
 
 
@@ -43,6 +44,33 @@ def test_removal_costs_what_drawing_without_it_shows(tiled):
 
 MOVE_ONE = functools.partial(density.relocate, share=1 / 40)
 MOVE_HALF = functools.partial(density.relocate, share=0.5, fall=2.0)
+
+
+def test_by_eye_the_fainter_error_counts_where_nothing_hides_it():
+  """Two spots: the stronger one among stripes, the fainter one on flat ground."""
+  flat = np.full((48, 64, 3), 0.5, np.float32)
+  target = flat.copy()
+  target[:, 32:] += 0.3 * (-1.0) ** np.arange(32)[:, None]
+  target[20:24, 8:12] += 0.1
+  target[20:24, 50:54] += 0.2
+  born = {}
+  for name, weights in (("alike", None), ("by eye", visibility.visibility(jnp.asarray(target)))):
+    born[name] = density.births(jax.random.key(0), flat, target, 1, budget=jnp.int32(40), weights=weights).means[0]
+  assert born["alike"][0] > 32
+  np.testing.assert_allclose(born["by eye"], [10, 22], atol=1)
+  assert density.relocates(density.relocate_by_eye) and density.relocates(density.relocate)
+  assert not density.relocates(None) and not density.relocates(policies.merge)
+
+
+def test_by_eye_those_leave_whose_removal_is_seen_least():
+  gaussians = scene(40, log_scale=(1.5, 0.2))
+  picture = draw_densely(gaussians)
+  target = picture + 0.1 * jax.random.normal(jax.random.key(1), picture.shape)
+  column = np.clip(np.asarray(gaussians.means)[:, 0], 0, 30)
+  worth = lambda image: jnp.broadcast_to(1 + 1000.0 * (jnp.arange(image.shape[1]) < 15), image.shape[:2])
+  _, moved = controlled(functools.partial(density.relocate, share=0.2, worth=worth), gaussians, target)
+  cost = np.asarray(removal_cost(densely, gaussians, target)) * np.where(column.astype(int) < 15, 1001, 1)
+  np.testing.assert_array_equal(np.flatnonzero(moved), np.sort(np.argsort(cost)[:8]))
 
 
 @pytest.mark.parametrize("parameterize", PARAMETERIZATIONS)

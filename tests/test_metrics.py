@@ -10,7 +10,7 @@ from skimage import color
 
 from experiments import runner
 from gaussjax import image_io
-from gaussjax.quality import losses, metrics, ssimulacra2
+from gaussjax.quality import losses, metrics, similarity, ssimulacra2, visibility
 
 SSIM = jax.jit(metrics.ssim)
 
@@ -99,15 +99,48 @@ def test_what_is_seen_is_what_ssimulacra_2_sums_up_of_three_scales():
       expected += np.sum(weighed) * (scale in ssimulacra2.COARSE)
       planes = [ssimulacra2._halved(image) for image in planes]
     assert float(ssimulacra2.coarse_error(*pair)) == pytest.approx(expected, rel=5e-3)
-    seen = float(losses.visual(*pair) - losses.l2(*pair))
-    assert seen == pytest.approx(losses.SEEN * expected, rel=5e-3)
+    seen = float(losses.visual(*pair) - errors_by_visibility(*pair))
+    assert seen == pytest.approx(losses.SEEN * expected + missing_structure(*pair), rel=5e-3, abs=1e-7)
     with_alpha = [np.concatenate([image, image[..., :1]], axis=-1) for image in pair]
-    assert float(losses.visual(*with_alpha) - losses.l2(*with_alpha)) == pytest.approx(seen, rel=1e-3)
+    of_alpha = losses.visual(*with_alpha) - errors_by_visibility(*with_alpha)
+    assert float(of_alpha) == pytest.approx(seen, rel=1e-3, abs=1e-7)
     grey = [image[..., :1] for image in pair]
     alike = [np.repeat(image, 3, axis=-1) for image in grey]
-    np.testing.assert_allclose(losses.visual(*grey), losses.visual(*alike), rtol=1e-5)
+    np.testing.assert_allclose(losses.visual(*grey), losses.visual(*alike), rtol=2e-3)
   small = [image[:35] for image in images()]  # an eighth is less than the window, and so is a quarter
-  assert losses.visual(*small) == losses.l2(*small)
+  rest = losses.visual(*small) - errors_by_visibility(*small)
+  assert float(rest) == pytest.approx(missing_structure(*small, sizes=1), rel=1e-4)
+
+
+def errors_by_visibility(prediction, target):
+  weights = np.asarray(visibility.visibility(jnp.asarray(target)), np.float64)[..., None]
+  return np.mean((1 + weights) / 2 * np.square(prediction - target))
+
+
+def missing_structure(prediction, target, sizes=3):
+  """Of brightness, 0.01 at each of the smaller sizes."""
+  total, pair = 0.0, [jnp.mean(jnp.asarray(image), -1, keepdims=True) for image in (prediction, target)]
+  for _ in range(sizes):
+    pair = [similarity.halved(image) for image in pair]
+    total += 0.01 * (1 - float(SSIM(*pair)))
+  return total
+
+
+def test_errors_are_seen_where_nothing_hides_them():
+  """The left half is flat, the right half has stripes of two pixels and a variance of 0.04."""
+  stripes = 0.5 + 0.2 * (-1.0) ** (np.arange(96) // 2)
+  image = np.where(np.arange(96) < 48, 0.5, stripes)[None, :, None] * np.ones((67, 1, 3))
+  seen = np.asarray(visibility.visibility(jnp.asarray(image, jnp.float32)))
+  assert seen.shape == (67, 96) and seen.mean() == pytest.approx(1, rel=0.05)  # a last row of cells is cut
+  hidden = visibility.LEAST_CONTRAST**2 / (0.04 + visibility.LEAST_CONTRAST**2)
+  np.testing.assert_allclose(seen[:, 60:] / seen[0, 0], hidden, rtol=1e-3)
+  np.testing.assert_allclose(seen[:, :36], seen[0, 0], rtol=1e-5)
+  beyond = np.pad(image[:64], ((0, 192), (0, 0), (0, 0)))  # 0 all over, but for the mean at the border
+  beside = np.asarray(visibility.visibility(jnp.asarray(beyond, jnp.float32)))
+  np.testing.assert_allclose(beside[:56] / beside[0, 0], seen[:56] / seen[0, 0], rtol=1e-4)
+  assert beside[0, 0] == pytest.approx(seen[0, 0], rel=0.2)
+  for size in ((1, 1), (1, 40), (3, 5)):
+    np.testing.assert_allclose(visibility.visibility(jnp.full((*size, 1), 0.3)), 1, rtol=1e-5)
 
 
 def test_what_is_seen_has_a_finite_gradient_everywhere(x64):

@@ -5,6 +5,7 @@ step serves the whole fit, and the `fresh` ones get new moments. A Gaussian that
 pixel sees it (`geometry.park`); whoever needs a place takes those first. All are for the weighted average.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gaussjax import geometry
+from gaussjax.quality import visibility
 from gaussjax.rendering import blends, buckets, kernel, scanlines
 from gaussjax.types import Array, Euler, Gaussians
 
@@ -40,26 +42,52 @@ Policy = Callable[[Array, Scene], tuple[Gaussians, Array]]
 
 
 def relocate(
-  key: Array, scene: Scene, *, share: float = SHARE, fall: float = FALL, idle: Array | int | None = None
+  key: Array,
+  scene: Scene,
+  *,
+  share: float = SHARE,
+  fall: float = FALL,
+  idle: Array | int | None = None,
+  worth: Callable[[Array], Array] | None = None,
 ) -> tuple[Gaussians, Array]:
   """Those that cost least to remove move to where new Gaussians take most from the squared error.
 
   They are the `share` times (1 - progress)^`fall` of all: many while the set takes shape, few that then settle.
   The `idle` that cost least of all are parked instead, and those that come after them move: if None, as many as
-  there are places beyond the budget.
+  there are places beyond the budget. `worth` says of a picture `[H, W, C]` how much a squared error counts at each
+  pixel `[H, W]`; if None, all alike.
   """
   gaussians, places = scene.gaussians, len(scene.gaussians.means)
   idle = jnp.maximum(places - jnp.asarray(scene.budget, jnp.int32), 0) if idle is None else idle
   count = min(max(1, round(share * places)), math.prod(scene.target.shape[:2]))  # births are at different pixels
   prediction = blends.picture(gaussians, scene.rasterizer)
   cost = removal_cost(gaussians, scene.rasterizer, prediction, scene.target)
+  weights = None if worth is None else worth(buckets.filled(scene.target))
+  if weights is not None:
+    cost *= _at(weights, gaussians.means)
   # Of those that count for nothing the parked ones first: not to be confused with others that no pixel sees.
   order = jnp.lexsort((cost, geometry.visible(gaussians)))
   leaving = jax.lax.dynamic_slice(order, (jnp.asarray(idle, jnp.int32),), (count,))
   moving = jnp.round(count * (1 - scene.progress) ** fall)
-  born = births(key, prediction, scene.target, count, budget=scene.budget)
+  born = births(key, prediction, scene.target, count, budget=scene.budget, weights=weights)
   moved, fresh = put(gaussians, jnp.where(jnp.arange(count) < moving, leaving, places), born)
   return geometry.park(moved, jnp.argsort(order) < idle), fresh
+
+
+# For the eye: Gaussians go where errors are seen, and not where texture hides them.
+relocate_by_eye: Policy = functools.partial(relocate, worth=visibility.visibility)
+
+
+def relocates(policy: Policy | None) -> bool:
+  """Whether a policy is `relocate`, with arguments of its own or without."""
+  return getattr(policy, "func", policy) is relocate
+
+
+def _at(weights: Array, means: Array) -> Array:
+  """`[N]` of an image `[H, W]` what is under each mean; at its edge, of those outside."""
+  height, width = weights.shape
+  column, row = jnp.clip(means.astype(jnp.int32), 0, jnp.array([width - 1, height - 1], jnp.int32)).T
+  return weights[row, column]
 
 
 def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction: Array, target: Array) -> Array:
@@ -77,20 +105,23 @@ def removal_cost(gaussians: Gaussians, rasterizer: kernel.Rasterizer, prediction
   return jnp.where((seen > 0) & geometry.visible(gaussians), cost, -jnp.inf)
 
 
-def births(key: Array, prediction: Array, target: Array, count: int, *, budget: Array) -> Gaussians:
+def births(
+  key: Array, prediction: Array, target: Array, count: int, *, budget: Array, weights: Array | None = None
+) -> Gaussians:
   """`count` round Gaussians that take most from the squared error, by matched filters on the residual r.
 
   A Gaussian k of scale s, added at a pixel with the amplitude <k, r> / <k, k>, takes <k, r>^2 / <k, k> from the sum
   of squares; with G_s r the residual blurred by a unit Gaussian that is 4 pi s^2 |G_s r|^2, the amplitude 2 G_s r.
   The best of BIRTH_SCALES counts for each pixel, and pixels that promise less than one within APART come last.
-  `budget` Gaussians share the picture: their spacing is the unit of the scales.
+  `budget` Gaussians share the picture: their spacing is the unit of the scales. `weights` `[H, W]` say how much
+  what a birth takes away counts where it is.
   """
   height, width, _ = target.shape
   counts, (rows, columns) = buckets.counted(target), buckets.extent(target)
   spacing = jnp.sqrt(rows * columns / jnp.asarray(budget, prediction.dtype))
   scales = jnp.maximum(LEAST_BIRTH, spacing * jnp.asarray(BIRTH_SCALES, prediction.dtype))
   gain, best, blurred = best_blurs(jnp.where(counts[..., None], target - prediction, 0), scales)
-  gain = jnp.where(counts, gain, -jnp.inf)
+  gain = jnp.where(counts, gain if weights is None else gain * weights, -jnp.inf)
   side = 2 * APART + 1
   most = gain
   for window in ((side, 1), (1, side)):

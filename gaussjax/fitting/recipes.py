@@ -119,7 +119,11 @@ IN_BUCKETS = (losses.l2, losses.visual)  # losses that hardly change by pixels t
 
 def _knows_buckets(recipe: Recipe) -> bool:
   known = (initializers.structure_tensor, initializers.gradient_sampled)
-  return recipe.loss in IN_BUCKETS and recipe.initialize in known and recipe.policy in (density.relocate, None)
+  return (
+    recipe.loss in IN_BUCKETS
+    and recipe.initialize in known
+    and (recipe.policy is None or density.relocates(recipe.policy))
+  )
 
 
 def _ended(
@@ -376,8 +380,8 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
 
 def _check_blend(recipe: Recipe) -> None:
   """Raises ValueError for a blend that the recipe's other parts do not know."""
-  name, whole = blends.checked(recipe.blend).name, lambda part: getattr(part, "func", part)
-  if whole(recipe.policy) is density.relocate and not recipe.blend.density:
+  name = blends.checked(recipe.blend).name
+  if density.relocates(recipe.policy) and not recipe.blend.density:
     raise ValueError(f"got the blend {name}, whose removal costs density control does not know; give policy=None")
   if recipe.sloped and not recipe.blend.sloped:
     raise ValueError(f"got sloped=True with the blend {name}, which draws no slopes; give sloped=False")

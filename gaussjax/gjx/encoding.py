@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussjax import arguments, geometry
-from gaussjax.fitting import checkpoints, optimizers, recipes
+from gaussjax.fitting import checkpoints, density, optimizers, recipes
 from gaussjax.gjx import container, grain, grids, packing, quantization, rate
 from gaussjax.gjx.grain import Grain
 from gaussjax.gjx.grids import Steps
@@ -30,9 +30,9 @@ RECIPE = recipes.Recipe(
 )
 
 
-# What a file may be tuned for, the squared error or what is seen: the loss, and the share of the texture it lacks
-# that comes back as grain.
-TUNES = {"psnr": (losses.l2, 0.0), "visual": (losses.visual, 0.5)}
+# What a file may be tuned for, the squared error or what is seen: the loss, where Gaussians go, and the share of
+# the texture it lacks that comes back as grain.
+TUNES = {"psnr": (losses.l2, density.relocate, 0.0), "visual": (losses.visual, density.relocate_by_eye, 0.5)}
 
 
 class Effort(NamedTuple):
@@ -58,8 +58,9 @@ class Effort(NamedTuple):
     if tune not in TUNES:
       raise ValueError(f"got tune={arguments.shown(tune)}, expected one of {', '.join(TUNES)}")
     chosen = EFFORTS[arguments.whole("effort", level, least=0, most=len(EFFORTS) - 1)]
-    loss, usual = TUNES[tune]
-    return chosen._replace(recipe=chosen.recipe._replace(loss=loss), grain=usual if grain is None else grain)
+    loss, policy, usual = TUNES[tune]
+    recipe = chosen.recipe._replace(loss=loss, policy=policy)
+    return chosen._replace(recipe=recipe, grain=usual if grain is None else grain)
 
 
 EFFORTS = (

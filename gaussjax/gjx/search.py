@@ -309,7 +309,7 @@ def _places(recipe: recipes.Recipe, image: NDArray, num_gaussians: int, steps: i
   So all pictures that share a bucket and a rate share programs. None, as many as Gaussians, where nothing would
   park those beyond: in very short fits, and by policies of one's own.
   """
-  if recipe.policy is not density.relocate or steps < 2 * loop.CONTROL_EVERY:
+  if not density.relocates(recipe.policy) or steps < 2 * loop.CONTROL_EVERY:
     return None
   height, width = image.shape[:2]
   return _next_of_table(num_gaussians * math.prod(buckets.size(height, width)) / (height * width))
