@@ -29,7 +29,7 @@ EXAMPLES = {
 examples:
   gaussjax encode photo.jpg photo.gjx                    at quality 50
   gaussjax encode photo.jpg photo.gjx --bpp 0.2 -e 6     at most 0.2 bits a pixel, with more time spent
-  gaussjax encode photo.jpg photo.gjx --tune visual      keeps more of texture, for a quarter of a dB
+  gaussjax encode photo.jpg photo.gjx --tune visual      keeps more of texture, for a dB or so
   gaussjax encode photo.jpg - --size 20000 > photo.gjx   at most 20,000 bytes
   gaussjax encode photo.jpg photo.gjx --resume           goes on with what was interrupted
 
