@@ -178,7 +178,7 @@ def test_the_jvp_is_jaxs_and_the_adjoint_of_the_gradient():
   gaussians, rng, tau = scene(30, 37, 53), np.random.default_rng(0), kernel.tail(3.5)
   placed = jax.jit(geometry.geometry)(gaussians)
   lists = tiles.allocate(placed, tiles.empty(placed, 37, 53), cutoff=3.5)
-  placed_dot = geometry.Geometry(*[jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in placed])
+  placed_dot = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), placed)
   values, values_dot = (jnp.asarray(rng.normal(size=(30, 2)), jnp.float32) for _ in range(2))
   image = jnp.asarray(rng.normal(size=(37, 53, 2)), jnp.float32)
   found = jax.jit(splat_jvp.splat_jvp, static_argnums=5)(placed, values, placed_dot, values_dot, lists, tau)
@@ -188,7 +188,7 @@ def test_the_jvp_is_jaxs_and_the_adjoint_of_the_gradient():
   np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
   pull = jax.jit(lambda *at: jax.vjp(lambda p, v: splat.splat(p, v, lists, tau), *at)[1](image))
   pulled = jax.tree.leaves(pull(placed, values))
-  inner = sum(np.vdot(a, b) for a, b in zip(pulled, [*placed_dot, values_dot], strict=True))
+  inner = sum(np.vdot(a, b) for a, b in zip(pulled, [*jax.tree.leaves(placed_dot), values_dot], strict=True))
   np.testing.assert_allclose(inner, np.vdot(found, image), rtol=1e-3)
 
 
