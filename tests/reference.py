@@ -123,9 +123,16 @@ def count(data, at):
 
 def decode(data):
   """(header as a dict, a list of Gaussians, each a dict of its integers)."""
-  assert data[:4] == bytes([0x8B, 0x47, 0x4A, 0x58])
-  header, at = read_header(data, 4)
-  summed, bodies, header["grain"] = 4, [], None
+  assert data[:3] == bytes([0x8B, 0x47, 0x4A])
+  if data[3] in (0x31, 0x33, 0x34):
+    header, at = read_short_header(data, data[3] - 0x30)
+    assert data[-1] == zlib.crc32(data[:-1]) % 256
+    bodies, at, header["grain"] = [data[at:-1]], len(data), None
+  else:
+    assert data[3] == 0x58
+    header, at = read_header(data, 4)
+    bodies, header["grain"] = [], None
+  summed = 4
   while at < len(data):
     size, begin = count(data, at + 1)
     end = begin + size
@@ -145,6 +152,16 @@ def decode(data):
   for body in bodies:
     layers.append(read_layer(body, header, models, known, layers))
   return header, [gaussian for layer in layers for gaussian in layer]
+
+
+def read_short_header(data, channels):
+  """The same of a short frame."""
+  sides, told = int.from_bytes(data[4:7], "big"), int.from_bytes(data[7:9], "big")
+  position = 116 + told % 32
+  scale, turn = position - 16 + (told >> 5) % 4, 272 - position + (told >> 7) % 16
+  header = {"layers": 1, "blend": 0, "weighted": 0, "channels": channels, "cutoff": 3500, "floor": 300, "unit": 255}
+  header |= {"height": (sides >> 12) + 1, "width": sides % 4096 + 1, "background": list(data[9 : 9 + channels])}
+  return header | {"steps": [position, scale, turn, position - 20 + (told >> 11)]}, 9 + channels
 
 
 def read_header(data, at):

@@ -88,7 +88,7 @@ def read_picture(gaussjax: Any, path: str, *, grain: bool = True) -> Any:
   from gaussjax.gjx import container, packing
 
   data = read_input(path)
-  if data.startswith(container.SIGNATURE):
+  if data.startswith(container.SIGNATURES):
     with named(path):
       gaussians, header = gaussjax.decode(data)
       return packing.at_8_bits(gaussians, header if grain else None)

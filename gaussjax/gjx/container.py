@@ -18,6 +18,9 @@ from gaussjax.gjx.grain import Grain
 from gaussjax.gjx.grids import Codes, Steps
 
 SIGNATURE = b"\x8bGJX"
+# Of files with a short frame: its last byte says how many channels they have.
+SHORT_SIGNATURES = {channels: b"\x8bGJ" + str(channels).encode() for channels in (1, 3, 4)}
+SIGNATURES = (SIGNATURE, *SHORT_SIGNATURES.values())
 VERSION = 3  # of what is written; version 2 is read (version_2.py)
 ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
 LAYER = ord("L")
@@ -31,6 +34,10 @@ BLEND, WEIGHTED, OWN_CANVAS, RESERVED = 1 << 2, 1 << 3, 1 << 4, 1 << 7
 CHANNELS = (1, 3, 4)  # those that need no byte of their own
 CANVAS = (round(FIXED * 3.5), round(FIXED * 0.3))  # cut-off and floor that need no bytes
 MAX_LAYERS = 4
+
+MOST_SHORT = 1 << 11  # bytes of a file in a short frame: the check sum of larger ones is to be a longer one
+SHORT_SIDE = 12  # bits that it has for the height and the width, less one, each
+LEAST_SHORT_POSITION = 116  # the least code of positions' steps that it tells
 
 Writer = TypeVar("Writer", bound=range_coder.Encoder)
 
@@ -85,6 +92,62 @@ def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None
     parts.append(chunk(GRAIN, grain.to_bytes(header.grain, header.height, header.width)))
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
+
+
+def write_short(header: Header, layer: Codes) -> bytes | None:
+  """The file of one layer in a short frame, 10 bytes less; None where that does not hold what the header says."""
+  codes = _short_steps(header.steps)
+  usual = header.layers == 1 and header.blend == 0 and header.background_unit == 255 and not header.weighted
+  small = header.channels in SHORT_SIGNATURES and max(header.height, header.width) <= 1 << SHORT_SIDE
+  if not usual or not small or header.grain is not None or codes is None:
+    return None
+  size = header.height - 1 << SHORT_SIDE | header.width - 1
+  [data] = _layer_bytes(header, [contexts.ordered(layer)])
+  head = SHORT_SIGNATURES[header.channels] + size.to_bytes(3, "big") + codes.to_bytes(2, "big")
+  framed = head + bytes(header.background) + data
+  framed += bytes([zlib.crc32(framed) & 255])
+  return framed if len(framed) <= MOST_SHORT else None
+
+
+def _short_steps(steps: Steps) -> int | None:
+  """The 16 bits that tell usual steps; None of others."""
+  position = steps.position
+  above = (
+    position - LEAST_SHORT_POSITION,
+    steps.log_scale - position + 16,
+    steps.turn + position - 272,
+    steps.color - position + 20,
+  )
+  told, at = 0, 0
+  for value, bits in zip(above, (5, 2, 4, 5), strict=True):
+    if not 0 <= value < 1 << bits:
+      return None
+    told, at = told | value << at, at + bits
+  return told
+
+
+def _steps_of_short(told: int) -> Steps:
+  position = LEAST_SHORT_POSITION + (told & 31)
+  log_scale, turn, color = position - 16 + (told >> 5 & 3), 272 - position + (told >> 7 & 15), told >> 11
+  return Steps(position, log_scale, turn, position - 20 + color, grids.STEP_ZERO)
+
+
+def _read_short(data: bytes, limits: Limits) -> Contents:
+  """The contents of a file in a short frame. Raises FormatError."""
+  channels = next(channels for channels, signature in SHORT_SIGNATURES.items() if data.startswith(signature))
+  begin = len(SIGNATURE) + 5 + channels
+  if len(data) <= begin + 1:
+    raise FormatError("cut off before the first layer's end")
+  if zlib.crc32(memoryview(data)[:-1]) & 255 != data[-1]:
+    raise FormatError("damaged or cut off: the check sum is wrong")
+  size, told = int.from_bytes(data[4:7], "big"), int.from_bytes(data[7:9], "big")
+  height, width = (size >> SHORT_SIDE) + 1, (size & (1 << SHORT_SIDE) - 1) + 1
+  check_canvas(height, width, channels, *CANVAS, limits.pixels)
+  header = Header(
+    height, width, channels, 0, *CANVAS, tuple(data[9:begin]), _steps_of_short(told), 1, background_unit=255
+  )
+  sizes = [("header", begin - len(SIGNATURE)), ("layer 1", len(data) - begin)]
+  return Contents(header, _layers(header, [data[begin:-1]], limits), {}, sizes)
 
 
 def header_bytes(header: Header) -> bytes:
@@ -169,8 +232,10 @@ def read(data: bytes, *, limits: Limits = LIMITS, partial: bool = False) -> Cont
   """Reads a file; with `partial` one that was cut off, as far as its layers are whole. Raises FormatError."""
   if len(data) > limits.file_bytes:
     raise FormatError(f"got {len(data)} bytes, expected at most {limits.file_bytes}")
-  if not data.startswith(SIGNATURE):
+  if not data.startswith(SIGNATURES):
     raise FormatError("not a .gjx file: its signature is missing")
+  if not data.startswith(SIGNATURE):
+    return _read_short(data, limits)
   if len(data) == len(SIGNATURE):
     raise FormatError("cut off before the header's end")
   new = data[len(SIGNATURE)] == VERSION

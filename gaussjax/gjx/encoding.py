@@ -80,7 +80,8 @@ DEFAULT_EFFORT = 5
 DEFAULT_QUALITY = 50.0
 MOST_PSNR = 99.0  # dB: all but the same 8 bits in every pixel
 
-FRAME = 24  # bytes of a file that are not its Gaussians', but for the background's, about
+# Bytes of a file that are not its Gaussians', but for the background's, about; in a short frame.
+FRAME, SHORT_FRAME = 24, 12
 
 FALL = 0.92  # the squared error falls by this power of N, measured
 
@@ -171,8 +172,11 @@ def with_grain(work: Work, fitted: Gaussians) -> Work:
   return work._replace(grain=grain.measured(work.image, drawn, work.effort.grain))
 
 
-def frame(work: Work) -> float:
-  """Bytes of a file that are not its Gaussians', about."""
+def frame(work: Work, size: int | None = None) -> float:
+  """Bytes of a file that are not its Gaussians', about; of one of at most `size` bytes, if that is known."""
+  plain = work.layers == 1 and work.image.shape[2] in container.SHORT_SIGNATURES and not work.metadata
+  if plain and size is not None and size <= container.MOST_SHORT and not work.effort.grain:
+    return SHORT_FRAME + work.image.shape[2]
   grained = grain.typical_bytes(*work.image.shape[:2]) if work.effort.grain else 0
   return FRAME + work.image.shape[2] + sum(len(data) + 10 for data in work.metadata.values()) + grained
 

@@ -37,7 +37,7 @@ class Plugin(PluginV3):
     super().__init__(request)
     if request.mode.io_mode.value == "r":
       self._data = request.get_file().read(container.LIMITS.file_bytes + 1)
-      if not self._data.startswith(container.SIGNATURE):
+      if not self._data.startswith(container.SIGNATURES):
         raise InitializationError("not a .gjx file")
 
   def read(

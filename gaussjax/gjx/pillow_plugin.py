@@ -29,7 +29,7 @@ def register_pillow() -> None:
 
 
 def _is_ours(prefix: bytes) -> bool:
-  return prefix.startswith(container.SIGNATURE)
+  return prefix.startswith(container.SIGNATURES)
 
 
 class Picture(ImageFile.ImageFile):

@@ -20,6 +20,7 @@ from gaussjax.types import Array, Gaussians, Stop
 
 BITS = 36.0  # a Gaussian's of at most three channels, about
 BITS_OF_CHANNEL = 3.2  # and of each more
+FEWEST = 8  # Gaussians of a file of a given size
 SETTLED = 1.002  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
 MAX_REMOVALS = 20
 SLOPE_AT_50 = 3.4e-7  # squared error a Gaussian of a 768 x 512 picture at quality 50
@@ -109,13 +110,13 @@ def _pixels(image: ArrayLike | Gaussians) -> NDArray:
 def _to_size(work: Work, size: int) -> bytes:
   """The best file of at most `size` bytes: as many Gaussians as a fair share of bits allows, then the steps."""
   channels = work.image.shape[2]
-  bits, frame = BITS + BITS_OF_CHANNEL * max(0, channels - 3), encoding.frame(work)
-  if size - frame < bits:  # eight Gaussians
+  bits, frame = BITS + BITS_OF_CHANNEL * max(0, channels - 3), encoding.frame(work, size)
+  usual = 8 * (size - frame) / bits
+  if usual < FEWEST:
     raise ValueError(
       f"got {size} bytes to fill ({8 * size / work.pixels:.3g} bits a pixel), expected at least "
-      f"{math.ceil(frame + bits)} for this picture"
+      f"{math.ceil(frame + FEWEST * bits / 8)} for this picture"
     )
-  usual = 8 * (size - frame) / bits
 
   def make(work: Work, index: int) -> bytes:
     return _filled(work, min(round(usual * 2 ** (_octaves(index) / 8)), _most(work)), size)

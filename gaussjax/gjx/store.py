@@ -30,7 +30,7 @@ def load(path: files.Place) -> Gaussians:
   known = None if files.is_stream(path) else _suffix(path)
   most = container.LIMITS.file_bytes if known == ".gjx" else files.MOST_BYTES
   data = files.read_bytes(path, most=most)
-  suffix = known or (".gjx" if data.startswith(container.SIGNATURE) else ".npz")
+  suffix = known or (".gjx" if data.startswith(container.SIGNATURES) else ".npz")
   try:
     return npz.loads(data) if suffix == ".npz" else packing.decode(data)[0]
   except FormatError as error:

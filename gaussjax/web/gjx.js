@@ -154,10 +154,30 @@ const canvasOf = (view, at, colors, channels) => ({
   background: Array.from({ length: channels }, (_, c) => view.getInt16(colors + 2 * c)),
 });
 
+const usualCanvas = (bytes) => ({ cutoff: 3500, floor: 300, unit: 255, background: [...bytes] });
+
+/** The same of a short frame, whose one layer `ends` before the last byte; null if it is cut off. */
+function readShortStart(data, channels) {
+  const at = 9 + channels;
+  if (data.length <= at + 1) return null;
+  const [height, width] = [(data[4] << 4) | (data[5] >> 4), ((data[5] & 15) << 8) | data[6]];
+  const told = (data[7] << 8) | data[8];
+  const p = 116 + (told & 31);
+  const header = {
+    ...{ version: 3, height: height + 1, width: width + 1, channels, layers: 1, blend: 0 },
+    steps: [p, p - 16 + ((told >> 5) & 3), 272 - p + ((told >> 7) & 15), p - 20 + (told >> 11)],
+    weighted: false,
+    ...usualCanvas(data.subarray(9, at)),
+  };
+  return { header, at, ends: data.length - 1 };
+}
+
 /** {header, at}: that of version 3 and where it ends; none in version 2, a chunk there; null if it is cut off. */
 function readStart(data) {
-  if ([0x8b, 0x47, 0x4a, 0x58].some((byte, i) => data[i] !== byte))
+  const channelsOf = { 0x31: 1, 0x33: 3, 0x34: 4 }; // digits: of a short frame
+  if ([0x8b, 0x47, 0x4a].some((byte, i) => data[i] !== byte) || !(data[3] === 0x58 || data[3] in channelsOf))
     refuse("not a .gjx file: its signature is missing");
+  if (data[3] !== 0x58) return readShortStart(data, channelsOf[data[3]]);
   if (data[4] === 0x48) return { at: 4 };
   if (!(data[4] >= 0)) return null;
   if (data[4] !== 3) refuse(`got a file of version ${data[4]}, expected 3 or 2`);
@@ -188,14 +208,19 @@ function readStart(data) {
     weighted,
     ...(own
       ? canvasOf(view, 0, 4, channels)
-      : { cutoff: 3500, floor: 300, unit: 255, background: [...data.subarray(begin, end)] }),
+      : usualCanvas(data.subarray(begin, end))),
   };
   return { header, at: end };
 }
 
 /** Chunks {kind, begin, end, size} as far as they are whole, with right check sums unless `quickly`. */
-function readChunks(data, at, quickly) {
+function readChunks(data, { at, ends }, quickly) {
   const chunks = [];
+  if (ends) {
+    if (quickly) return { chunks }; // drawn when all of it is there
+    if ((crc(data, 0, ends) & 255) !== data[ends]) refuse("damaged or cut off: the check sum is wrong");
+    return { chunks: [{ kind: 0x4c, begin: at, end: ends, size: data.length - at }], whole: true };
+  }
   let since = 4; // the first check sum is of the header too
   for (let found; at < data.length; since = at) {
     found = readCount(data, at + 1, data.length);
@@ -220,7 +245,7 @@ const bytesOf = (data) =>
 export function countLayers(data) {
   data = bytesOf(data);
   const start = data.length < 4 ? null : readStart(data);
-  return start ? readChunks(data, start.at, true).chunks.filter(({ kind }) => kind === 0x4c).length : 0;
+  return start ? readChunks(data, start, true).chunks.filter(({ kind }) => kind === 0x4c).length : 0;
 }
 
 /** The header of version 2, the first chunk. */
@@ -741,7 +766,7 @@ export function decode(data, { partial = false, limits = {} } = {}) {
   if (data.length > limits.fileBytes)
     refuse(`got ${data.length} bytes, expected at most ${limits.fileBytes}`);
   const start = readStart(data) ?? refuse("cut off before the header's end");
-  const { chunks, whole } = readChunks(data, start.at);
+  const { chunks, whole } = readChunks(data, start);
   const first = start.header ? { size: start.at - 4 } : chunks.shift();
   const header = start.header ?? readOldHeader(data, first);
   checkHeader(header, limits);
