@@ -286,7 +286,7 @@ def test_a_fit_takes_the_dense_trajectory(monkeypatch, x64):
     result = gaussjax.fit(target().astype(float), num_gaussians=60, preset=recipe, stop=gaussjax.Stop(max_steps=20))
     assert (result.state.neighbors.lists is not None) == (evaluations == 0)
     histories.append([record["loss"] for record in result.history])
-  np.testing.assert_allclose(*histories, rtol=1e-9)
+  np.testing.assert_allclose(*histories, rtol=1e-7)  # how many threads sum decides what is rounded
 
 
 @pytest.mark.usefixtures("over_lists")

@@ -23,9 +23,8 @@ class Rates(NamedTuple):
   log_scales: float  # of anything that is a logarithm of a length
   thetas: float  # radians
   lengths: float  # pixels: Cholesky entries
-  colors: float
+  colors: float  # and of slopes
   log_weights: float
-  slopes: float = 0.5
 
 
 def constant(progress: Array) -> Array:
@@ -59,7 +58,7 @@ def labels(gaussians: Gaussians) -> Any:
   shape: Any = type(gaussians.shape)(*names[type(gaussians.shape)])  # type: ignore[arg-type]
   tree: Any = Gaussians
   log_weights = None if gaussians.log_weights is None else "log_weights"
-  slopes = None if gaussians.slopes is None else "slopes"
+  slopes = None if gaussians.slopes is None else "colors"
   return tree("means", shape, "colors", log_weights, None if gaussians.canvas is None else "frozen", slopes)
 
 
