@@ -158,7 +158,7 @@ def read_short_header(data, channels):
   """The same of a short frame."""
   sides, told = int.from_bytes(data[4:7], "big"), int.from_bytes(data[7:9], "big")
   position = 116 + told % 32
-  scale, turn = position - 16 + (told >> 5) % 4, 272 - position + (told >> 7) % 16
+  scale, turn = position - 16 + (told >> 5) % 4, 270 - position + (told >> 7) % 16
   header = {"layers": 1, "blend": 0, "weighted": 0, "channels": channels, "cutoff": 3500, "floor": 300, "unit": 255}
   header |= {"height": (sides >> 12) + 1, "width": sides % 4096 + 1, "background": list(data[9 : 9 + channels])}
   return header | {"steps": [position, scale, turn, position - 20 + (told >> 11)]}, 9 + channels

@@ -121,6 +121,7 @@ DIGESTS = {
   "v3/grain.gjx": "21ae6f7efbe92e0a",
   "v3/gray_sum.gjx": "98d6f21e9724f477",
   "v3/photo_part.gjx": "21ae6f7efbe92e0a",
+  "v3/short.gjx": "e5dd66931fdf322f",
   "v3/weighted_layers.gjx": "4abdb07ec395bb9b",
 }
 

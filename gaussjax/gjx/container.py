@@ -115,7 +115,7 @@ def _short_steps(steps: Steps) -> int | None:
   above = (
     position - LEAST_SHORT_POSITION,
     steps.log_scale - position + 16,
-    steps.turn + position - 272,
+    steps.turn + position - 270,
     steps.color - position + 20,
   )
   told, at = 0, 0
@@ -128,7 +128,7 @@ def _short_steps(steps: Steps) -> int | None:
 
 def _steps_of_short(told: int) -> Steps:
   position = LEAST_SHORT_POSITION + (told & 31)
-  log_scale, turn, color = position - 16 + (told >> 5 & 3), 272 - position + (told >> 7 & 15), told >> 11
+  log_scale, turn, color = position - 16 + (told >> 5 & 3), 270 - position + (told >> 7 & 15), told >> 11
   return Steps(position, log_scale, turn, position - 20 + color, grids.STEP_ZERO)
 
 

@@ -165,7 +165,7 @@ function readShortStart(data, channels) {
   const p = 116 + (told & 31);
   const header = {
     ...{ version: 3, height: height + 1, width: width + 1, channels, layers: 1, blend: 0 },
-    steps: [p, p - 16 + ((told >> 5) & 3), 272 - p + ((told >> 7) & 15), p - 20 + (told >> 11)],
+    steps: [p, p - 16 + ((told >> 5) & 3), 270 - p + ((told >> 7) & 15), p - 20 + (told >> 11)],
     weighted: false,
     ...usualCanvas(data.subarray(9, at)),
   };
