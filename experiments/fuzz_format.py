@@ -73,6 +73,22 @@ def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True, grained
   return container.write(header, codes, {"text": b"a note"})
 
 
+def short_file(seed: int = 0) -> bytes:
+  """The same in a short frame, of one layer without weights."""
+  import numpy as np
+
+  from gaussjax.gjx import container, grids
+
+  steps = grids.Steps(126, 110, 148, 118, grids.STEP_ZERO)
+  codes = random_codes(np.random.default_rng(seed), COUNT, CHANNELS, steps, cells=14)
+  header = container.Header(
+    SIDE, SIDE, CHANNELS, 0, *container.CANVAS, (128,) * CHANNELS, steps, 1, background_unit=255
+  )
+  data = container.write_short(header, codes)
+  assert data is not None
+  return data
+
+
 def random_codes(
   rng: Any, count: int, channels: int, steps: Any, *, weighted: bool = False, cells: int = 40
 ) -> Any:
@@ -318,10 +334,17 @@ def main() -> int:
 
   rows, worst, most = [], 0.0, 0
   if FLAGS.format == "gjx":
-    wholes = {"version 3": small_file(grained=True), "version 2": VERSION_2.read_bytes()}
+    wholes = {
+      "version 3": small_file(grained=True),
+      "in a short frame": short_file(),
+      "version 2": VERSION_2.read_bytes(),
+    }
     found = {
       name: outcomes(
-        whole, mutations, FLAGS.mutations // 2, functools.partial(outcome, original=gaussjax.decode(whole)[1])
+        whole,
+        mutations,
+        FLAGS.mutations // len(wholes),
+        functools.partial(outcome, original=gaussjax.decode(whole)[1]),
       )
       for name, whole in wholes.items()
     }
