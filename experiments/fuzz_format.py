@@ -73,19 +73,19 @@ def small_file(seed: int = 0, layers: int = 2, *, weighted: bool = True, grained
   return container.write(header, codes, {"text": b"a note"})
 
 
-def short_file(seed: int = 0) -> bytes:
-  """The same in a short frame, of one layer without weights."""
+def short_file(channels: int = CHANNELS) -> bytes:
+  """The same in a short frame: of one layer, without weights."""
   import numpy as np
 
   from gaussjax.gjx import container, grids
 
   steps = grids.Steps(126, 110, 148, 118, grids.STEP_ZERO)
-  codes = random_codes(np.random.default_rng(seed), COUNT, CHANNELS, steps, cells=14)
+  codes = random_codes(np.random.default_rng(0), COUNT, channels, steps, cells=14)
   header = container.Header(
-    SIDE, SIDE, CHANNELS, 0, *container.CANVAS, (128,) * CHANNELS, steps, 1, background_unit=255
+    SIDE, SIDE, channels, 0, *container.CANVAS, (128,) * channels, steps, 1, background_unit=255
   )
-  data = container.write_short(header, codes)
-  assert data is not None
+  data = container.write(header, [codes], short=True)
+  assert not data.startswith(container.SIGNATURE)
   return data
 
 

@@ -455,11 +455,12 @@ def test_the_frame_is_short():
 
 
 def short_file(channels=3, *, count=9, size=(512, 768), steps=None):
-  """(a file in a short frame, the same in the usual one)."""
+  """(a file in a short frame, None where that does not hold it; the same in the usual one)."""
   steps = steps or Steps(126, 110, 148, 118, grids.STEP_ZERO)
   header = header_of(channels, size=size, steps=steps)._replace(blend=0)
   codes = contexts.ordered(random_codes(np.random.default_rng(0), count, channels, header.steps, cells=12))
-  return container.write_short(header, codes), container.write(header, [codes])
+  data, usual = (container.write(header, [codes], short=short) for short in (True, False))
+  return None if data == usual else data, usual
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -46,18 +46,6 @@ def made(channels, layers, blend, *, count=40, weighted=False):
   return container.write(header, parts, {"icc": b"profile"})
 
 
-def short(channels):
-  """A file of random integers in a short frame."""
-  steps = grids.Steps(130, 115, 150, 122, grids.STEP_ZERO)
-  codes = contexts.ordered(fuzz_format.random_codes(np.random.default_rng(channels), 20, channels, steps))
-  header = container.Header(
-    300, 400, channels, 0, *container.CANVAS, tuple(range(200, 200 + channels)), steps, 1, background_unit=255
-  )
-  data = container.write_short(header, codes)
-  assert data is not None
-  return data
-
-
 def integers_of(contents):
   """The integers of all layers together, by name."""
   names = type(contents.layers[0])._fields
@@ -96,7 +84,7 @@ def check_same(found, data):
 def test_node_reads_the_same_integers():
   kinds = [(1, 1, 0), (2, 2, 1), (3, 3, 0), (4, 4, 1), (32, 1, 0)]
   made_here = [made(*kind, weighted=weighted) for kind in kinds for weighted in (False, True)]
-  files = [fuzz_format.small_file(), *golden().values(), *made_here, *(short(channels) for channels in (1, 3, 4))]
+  files = [fuzz_format.small_file(), *golden().values(), *made_here, *map(fuzz_format.short_file, (1, 3, 4))]
   for found, data in zip(by_node(files), files, strict=True):
     check_same(found, data)
 
@@ -174,7 +162,7 @@ def test_damaged_files_have_the_same_end_here_and_there():
     *fuzz_format.truncations(old[:50]),
     *fuzz_format.mutations(old, 200, seed=3),
     *fuzz_format.mutations(golden()["v3/grain.gjx"], 200, seed=4),
-    *fuzz_format.mutations(short(3), 200, seed=5),
+    *fuzz_format.mutations(fuzz_format.short_file(), 200, seed=5),
   ]
   sizes = container.Limits(pixels=1 << 16, gaussians=1 << 12, file_bytes=1 << 20, overlaps=1 << 16)
   same = {"pixels": sizes.pixels, "gaussians": sizes.gaussians, "fileBytes": sizes.file_bytes}

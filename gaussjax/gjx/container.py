@@ -81,30 +81,36 @@ class Contents(NamedTuple):
   sizes: list[tuple[str, int]]  # each chunk's name and its bytes, frame included
 
 
-def write(header: Header, layers: list[Codes], metadata: dict[str, bytes] | None = None) -> bytes:
-  """The whole file; each layer is sorted. Raises ValueError for metadata that `check_metadata` refuses."""
+def write(
+  header: Header, layers: list[Codes], metadata: dict[str, bytes] | None = None, *, short: bool = False
+) -> bytes:
+  """The whole file; each layer is sorted. With `short` in a short frame, 10 bytes less, where that holds it.
+
+  Raises ValueError for metadata that `check_metadata` refuses.
+  """
   check_metadata(metadata or {})
-  layers = [contexts.ordered(layer) for layer in layers]
-  head, *rest = _layer_bytes(header, layers)
-  parts = [SIGNATURE, chunk(LAYER, head, header_bytes(header))]
-  parts += [chunk(LAYER, data) for data in rest]
+  bodies = _layer_bytes(header, [contexts.ordered(layer) for layer in layers])
+  framed = _in_short_frame(header, bodies[0]) if short and not metadata else None
+  if framed is not None:
+    return framed
+  parts = [SIGNATURE, chunk(LAYER, bodies[0], header_bytes(header))]
+  parts += [chunk(LAYER, body) for body in bodies[1:]]
   if header.grain is not None:
     parts.append(chunk(GRAIN, grain.to_bytes(header.grain, header.height, header.width)))
   parts += [chunk(METADATA[name], data) for name, data in (metadata or {}).items()]
   return b"".join(parts)
 
 
-def write_short(header: Header, layer: Codes) -> bytes | None:
-  """The file of one layer in a short frame, 10 bytes less; None where that does not hold what the header says."""
-  codes = _short_steps(header.steps)
+def _in_short_frame(header: Header, body: bytes) -> bytes | None:
+  """The file whose one layer has the data `body`; None where the frame does not hold what the header says."""
+  steps = _short_steps(header.steps)
   usual = header.layers == 1 and header.blend == 0 and header.background_unit == 255 and not header.weighted
   small = header.channels in SHORT_SIGNATURES and max(header.height, header.width) <= 1 << SHORT_SIDE
-  if not usual or not small or header.grain is not None or codes is None:
+  if not usual or not small or header.grain is not None or steps is None:
     return None
   size = header.height - 1 << SHORT_SIDE | header.width - 1
-  [data] = _layer_bytes(header, [contexts.ordered(layer)])
-  head = SHORT_SIGNATURES[header.channels] + size.to_bytes(3, "big") + codes.to_bytes(2, "big")
-  framed = head + bytes(header.background) + data
+  head = SHORT_SIGNATURES[header.channels] + size.to_bytes(3, "big") + steps.to_bytes(2, "big")
+  framed = head + bytes(header.background) + body
   framed += bytes([zlib.crc32(framed) & 255])
   return framed if len(framed) <= MOST_SHORT else None
 

@@ -110,8 +110,7 @@ def pack(
     steps = steps._replace(weight=grids.STEP_ZERO)
   header = header._replace(steps=steps, layers=len(parts), weighted=weighted, grain=strengths)
   try:
-    short = None if layers > 1 or metadata else container.write_short(header, parts[0])
-    return container.write(header, parts, metadata or {}) if short is None else short
+    return container.write(header, parts, metadata, short=True)
   except DamagedError as error:
     raise ValueError(f"got Gaussians that a file cannot hold, {error}; expected smaller numbers") from None
 

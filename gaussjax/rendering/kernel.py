@@ -60,6 +60,11 @@ def cotangent(placed: Geometry, by_means: Array, by_whitening: Array) -> Geometr
   return jax.tree.map(jnp.zeros_like, placed)._replace(means=by_means, whitening=by_whitening)
 
 
+def gradients(placed: Geometry) -> Array:
+  """`[N, 2]`, the set's, zeros where it has none."""
+  return jnp.zeros_like(placed.means) if placed.gradients is None else placed.gradients
+
+
 def rise(mean: Array, gradient: Array, pixel: Array) -> Array:
   """How much brighter a Gaussian is at one pixel than at its mean, each `[2]` -> `[]`."""
   return jnp.sum(gradient * (pixel - mean))

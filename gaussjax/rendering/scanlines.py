@@ -154,9 +154,8 @@ def scanlines(geometry: Geometry, height: int, width: int, *, tau: float) -> ker
     raise ValueError("got a blend with ordered=False that composites, expected Blend(..., ordered=True)")
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
-    gradients = jnp.zeros_like(geometry.means) if geometry.gradients is None else geometry.gradients
     factors = jnp.exp(geometry.log_weights)
-    arrays = geometry.means, geometry.whitening, colors, gradients, factors, total, drawn, target
+    arrays = geometry.means, geometry.whitening, colors, kernel.gradients(geometry), factors, total, drawn, target
     cost, seen = _call("removal", _like(factors, factors), *arrays, tau=tau)
     return cost, seen
 

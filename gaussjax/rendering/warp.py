@@ -103,8 +103,16 @@ def warped(geometry: Geometry, lists: TileLists, *, tau: float) -> kernel.Raster
 
   def removal(colors: Array, total: Array, drawn: Array, target: Array) -> tuple[Array, Array]:
     count, factors = (colors.shape[0],), jnp.exp(geometry.log_weights)
-    gradients = jnp.zeros_like(geometry.means) if geometry.gradients is None else geometry.gradients
-    arrays = geometry.means, geometry.whitening, colors, gradients, factors, total[..., 0], drawn, target
+    arrays = (
+      geometry.means,
+      geometry.whitening,
+      colors,
+      kernel.gradients(geometry),
+      factors,
+      total[..., 0],
+      drawn,
+      target,
+    )
     results = {"rise": count, "seen": count}
     size = lists.height, lists.width
     rise, seen = _call("removal", colors.shape[1], (*count, LANES), results, *arrays, *size, tau)
