@@ -123,13 +123,13 @@ def count(data, at):
 
 def decode(data):
   """(header as a dict, a list of Gaussians, each a dict of its integers)."""
-  assert data[:3] == bytes([0x8B, 0x47, 0x4A])
-  if data[3] in (0x31, 0x33, 0x34):
-    header, at = read_short_header(data, data[3] - 0x30)
+  assert data[:2] == bytes([0x8B, 0x47])
+  if data[2] in (0x31, 0x33, 0x34):
+    header, at = read_short_header(data, data[2] - 0x30)
     assert data[-1] == zlib.crc32(data[:-1]) % 256
     bodies, at, header["grain"] = [data[at:-1]], len(data), None
   else:
-    assert data[3] == 0x58
+    assert data[2:4] == bytes([0x4A, 0x58])
     header, at = read_header(data, 4)
     bodies, header["grain"] = [], None
   summed = 4
@@ -156,12 +156,13 @@ def decode(data):
 
 def read_short_header(data, channels):
   """The same of a short frame."""
-  sides, told = int.from_bytes(data[4:7], "big"), int.from_bytes(data[7:9], "big")
+  sides, told = int.from_bytes(data[3:6], "big"), int.from_bytes(data[6:8], "big")
+  background = [data[8], data[8], data[8], data[9]][:channels]
   position = 116 + told % 32
   scale, turn = position - 16 + (told >> 5) % 4, 270 - position + (told >> 7) % 16
   header = {"layers": 1, "blend": 0, "weighted": 0, "channels": channels, "cutoff": 3500, "floor": 300, "unit": 255}
-  header |= {"height": (sides >> 12) + 1, "width": sides % 4096 + 1, "background": list(data[9 : 9 + channels])}
-  return header | {"steps": [position, scale, turn, position - 20 + (told >> 11)]}, 9 + channels
+  header |= {"height": (sides >> 12) + 1, "width": sides % 4096 + 1, "background": background}
+  return header | {"steps": [position, scale, turn, position - 20 + (told >> 11)]}, 10 if channels == 4 else 9
 
 
 def read_header(data, at):
@@ -258,7 +259,7 @@ def first_known(header, n):
   gray = sum((value << 16) // header["unit"] for value in header["background"])
   gray = gray * math.isqrt(2**32 // header["channels"]) >> 16
   kinds = {"weight": (131072, 87000), "minor": (root, max(76 * root >> 8, 1)), "ratio": (91000, 40000)}
-  kinds |= {c: ((gray, 13000), (0, 4000), (0, 3000))[min(c, 2)] for c in range(header["channels"])}
+  kinds |= {c: ((gray, 26000), (0, 5600), (0, 2600))[min(c, 2)] for c in range(header["channels"])}
   return {
     name: {"model": 361 + 775 * i, "M": 16 * m, "D": d, "D-": d, "D+": d, "A": 2048, "B": 4096, "t": 0}
     for i, (name, (m, d)) in enumerate(kinds.items())

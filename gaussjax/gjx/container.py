@@ -19,7 +19,7 @@ from gaussjax.gjx.grids import Codes, Steps
 
 SIGNATURE = b"\x8bGJX"
 # Of files with a short frame: its last byte says how many channels they have.
-SHORT_SIGNATURES = {channels: b"\x8bGJ" + str(channels).encode() for channels in (1, 3, 4)}
+SHORT_SIGNATURES = {channels: b"\x8bG" + str(channels).encode() for channels in (1, 3, 4)}
 SIGNATURES = (SIGNATURE, *SHORT_SIGNATURES.values())
 VERSION = 3  # of what is written; version 2 is read (version_2.py)
 ANCILLARY = 0x80  # in a chunk's kind: a reader that does not know it goes on
@@ -37,6 +37,7 @@ MAX_LAYERS = 4
 
 MOST_SHORT = 1 << 11  # bytes of a file in a short frame: the check sum of larger ones is to be a longer one
 SHORT_SIDE = 12  # bits that it has for the height and the width, less one, each
+COLOR_CHANNELS = 3  # of a background's, at most, that are of one brightness in it; a fourth is alpha's
 LEAST_SHORT_POSITION = 116  # the least code of positions' steps that it tells
 
 Writer = TypeVar("Writer", bound=range_coder.Encoder)
@@ -84,7 +85,7 @@ class Contents(NamedTuple):
 def write(
   header: Header, layers: list[Codes], metadata: dict[str, bytes] | None = None, *, short: bool = False
 ) -> bytes:
-  """The whole file; each layer is sorted. With `short` in a short frame, 10 bytes less, where that holds it.
+  """The whole file; each layer is sorted. With `short` in a short frame, 13 bytes less, where that holds it.
 
   Raises ValueError for metadata that `check_metadata` refuses.
   """
@@ -103,14 +104,15 @@ def write(
 
 def _in_short_frame(header: Header, body: bytes) -> bytes | None:
   """The file whose one layer has the data `body`; None where the frame does not hold what the header says."""
-  steps = _short_steps(header.steps)
+  steps, background = _short_steps(header.steps), header.background
   usual = header.layers == 1 and header.blend == 0 and header.background_unit == 255 and not header.weighted
   small = header.channels in SHORT_SIGNATURES and max(header.height, header.width) <= 1 << SHORT_SIDE
-  if not usual or not small or header.grain is not None or steps is None:
+  gray = len(set(background[:COLOR_CHANNELS])) == 1
+  if not usual or not small or not gray or header.grain is not None or steps is None:
     return None
   size = header.height - 1 << SHORT_SIDE | header.width - 1
   head = SHORT_SIGNATURES[header.channels] + size.to_bytes(3, "big") + steps.to_bytes(2, "big")
-  framed = head + bytes(header.background) + body
+  framed = head + bytes(background[:1] + background[COLOR_CHANNELS:]) + body
   framed += bytes([zlib.crc32(framed) & 255])
   return framed if len(framed) <= MOST_SHORT else None
 
@@ -141,18 +143,17 @@ def _steps_of_short(told: int) -> Steps:
 def _read_short(data: bytes, limits: Limits) -> Contents:
   """The contents of a file in a short frame. Raises FormatError."""
   channels = next(channels for channels, signature in SHORT_SIGNATURES.items() if data.startswith(signature))
-  begin = len(SIGNATURE) + 5 + channels
+  begin = 9 + max(0, channels - COLOR_CHANNELS)
   if len(data) <= begin + 1:
     raise FormatError("cut off before the first layer's end")
   if zlib.crc32(memoryview(data)[:-1]) & 255 != data[-1]:
     raise FormatError("damaged or cut off: the check sum is wrong")
-  size, told = int.from_bytes(data[4:7], "big"), int.from_bytes(data[7:9], "big")
+  size, told = int.from_bytes(data[3:6], "big"), int.from_bytes(data[6:8], "big")
+  background = tuple([data[8]] * min(channels, COLOR_CHANNELS)) + tuple(data[9:begin])
   height, width = (size >> SHORT_SIDE) + 1, (size & (1 << SHORT_SIDE) - 1) + 1
   check_canvas(height, width, channels, *CANVAS, limits.pixels)
-  header = Header(
-    height, width, channels, 0, *CANVAS, tuple(data[9:begin]), _steps_of_short(told), 1, background_unit=255
-  )
-  sizes = [("header", begin - len(SIGNATURE)), ("layer 1", len(data) - begin)]
+  header = Header(height, width, channels, 0, *CANVAS, background, _steps_of_short(told), 1, background_unit=255)
+  sizes = [("header", begin - len(SHORT_SIGNATURES[channels])), ("layer 1", len(data) - begin)]
   return Contents(header, _layers(header, [data[begin:-1]], limits), {}, sizes)
 
 

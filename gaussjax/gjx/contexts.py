@@ -232,7 +232,7 @@ def first_numbers(count: int, pixels: int, background: list[int], *, weighted: b
 # Middles, and mean distances from what is expected, in 1 / grids.ONE, in photographs.
 WEIGHTS, RATIOS = (131072, 87000), (91000, 40000)
 ROOT_OF_SPACING, ROOTS_APART = 79, 76  # of roots of the spacing, and of that, in 1 / 2^8
-COLORS_APART = (13000, 4000, 3000)
+COLORS_APART = (26000, 5600, 2600)
 LEAST_ROOT = round(math.exp(grids.LEAST_LOG_SCALE / 2) * grids.ONE)
 
 

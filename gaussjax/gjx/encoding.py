@@ -46,7 +46,8 @@ class Effort(NamedTuple):
   recipe: recipes.Recipe = RECIPE
   quantizer: quantization.Quantizer = quantization.incremental
   seed: int = 0  # of what is drawn by lot, 0 to 2^32 - 1
-  tries: int = 1  # files, of other seeds and for a given size of other numbers of Gaussians; the best is kept
+  # Files, of other seeds and for a size of other numbers of Gaussians; the best is kept. More of few Gaussians.
+  tries: int = 1
   grain: float = 0.0  # 0 to 1: how much of the texture that the Gaussians lack the reader is to draw by itself
 
   @classmethod
@@ -80,7 +81,7 @@ DEFAULT_EFFORT = 5
 DEFAULT_QUALITY = 50.0
 MOST_PSNR = 99.0  # dB: all but the same 8 bits in every pixel
 
-# Bytes of a file that are not its Gaussians', but for the background's, about; in a short frame.
+# Bytes of a file that are not its Gaussians', but for the background's, about; all of them in a short frame.
 FRAME, SHORT_FRAME = 24, 12
 
 FALL = 0.92  # the squared error falls by this power of N, measured
@@ -172,11 +173,16 @@ def with_grain(work: Work, fitted: Gaussians) -> Work:
   return work._replace(grain=grain.measured(work.image, drawn, work.effort.grain))
 
 
+def is_short(work: Work, size: float) -> bool:
+  """Whether a file of about `size` bytes may have a short frame."""
+  plain = work.layers == 1 and work.image.shape[2] in container.SHORT_SIGNATURES and not work.metadata
+  return plain and size <= container.MOST_SHORT and not work.effort.grain
+
+
 def frame(work: Work, size: int | None = None) -> float:
   """Bytes of a file that are not its Gaussians', about; of one of at most `size` bytes, if that is known."""
-  plain = work.layers == 1 and work.image.shape[2] in container.SHORT_SIGNATURES and not work.metadata
-  if plain and size is not None and size <= container.MOST_SHORT and not work.effort.grain:
-    return SHORT_FRAME + work.image.shape[2]
+  if size is not None and is_short(work, size):
+    return SHORT_FRAME
   grained = grain.typical_bytes(*work.image.shape[:2]) if work.effort.grain else 0
   return FRAME + work.image.shape[2] + sum(len(data) + 10 for data in work.metadata.values()) + grained
 

@@ -212,11 +212,18 @@ def holdable(gaussians: Gaussians) -> Gaussians:
   return on_header(single)
 
 
-def on_header(gaussians: Gaussians) -> Gaussians:
-  """The set over the background as a file holds it."""
+def on_header(gaussians: Gaussians, *, short: bool = False) -> Gaussians:
+  """The set over the background as a file holds it; as a `short` frame holds it, of one brightness."""
   canvas = geometry.canvas_of(gaussians)
-  rounded = _rounded(canvas.background, jnp.float32(_unit_of_background(canvas)))
+  background = _gray(canvas.background) if short else canvas.background
+  rounded = _rounded(background, jnp.float32(_unit_of_background(canvas)))
   return gaussians._replace(canvas=dataclasses.replace(canvas, background=rounded))
+
+
+@jax.jit
+def _gray(background: Array) -> Array:
+  colors = background[: container.COLOR_CHANNELS]
+  return background.at[: len(colors)].set(jnp.mean(colors))
 
 
 @jax.jit

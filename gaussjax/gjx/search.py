@@ -21,6 +21,9 @@ from gaussjax.types import Array, Gaussians, Stop
 BITS = 36.0  # a Gaussian's of at most three channels, about
 BITS_OF_CHANNEL = 3.2  # and of each more
 FEWEST = 8  # Gaussians of a file of a given size
+# Fits of few Gaussians end far apart and take little time: as many files of other seeds are made as have SEVERAL
+# together, but at most MOST_FILES, and the best is kept.
+SEVERAL, MOST_FILES = 256, 6
 SETTLED = 1.002  # a fit's bytes on a grid, against those when it has been quantised with the rate in view, at least
 MAX_REMOVALS = 20
 SLOPE_AT_50 = 3.4e-7  # squared error a Gaussian of a 768 x 512 picture at quality 50
@@ -29,7 +32,7 @@ PILOT_GAUSSIANS, PILOT_STEPS = 400, 60
 MAX_FITS = 4  # for a target in dB, or where the power law does not hold
 # Few Gaussians are fitted to a picture of so many pixels for each, in as many times the steps as its sides are
 # shorter, but at most MOST_STEPS times.
-ENOUGH_PIXELS, MOST_STEPS = 512, 4
+ENOUGH_PIXELS, MOST_STEPS = 512, 2
 LEAST_PIXELS = 4  # pixels for each Gaussian at the highest rate; 1 up to FEW of them
 FEW = 1024
 # A fit whose squared error is so many times what the power law lets expect is too poor, and N sought anew by what
@@ -109,8 +112,7 @@ def _pixels(image: ArrayLike | Gaussians) -> NDArray:
 
 def _to_size(work: Work, size: int) -> bytes:
   """The best file of at most `size` bytes: as many Gaussians as a fair share of bits allows, then the steps."""
-  channels = work.image.shape[2]
-  bits, frame = BITS + BITS_OF_CHANNEL * max(0, channels - 3), encoding.frame(work, size)
+  bits, frame = _bits(work), encoding.frame(work, size)
   usual = 8 * (size - frame) / bits
   if usual < FEWEST:
     raise ValueError(
@@ -118,10 +120,17 @@ def _to_size(work: Work, size: int) -> bytes:
       f"{math.ceil(frame + FEWEST * bits / 8)} for this picture"
     )
 
-  def make(work: Work, index: int) -> bytes:
-    return _filled(work, min(round(usual * 2 ** (_octaves(index) / 8)), _most(work)), size)
+  several = min(math.ceil(SEVERAL / usual), MOST_FILES)
 
-  return _best_of(work, make)
+  def make(work: Work, index: int) -> bytes:
+    return _filled(work, min(round(usual * 2 ** (_octaves(index // several) / 8)), _most(work)), size)
+
+  return _best_of(work, make, several * work.effort.tries)
+
+
+def _bits(work: Work) -> float:
+  """Of a Gaussian, about."""
+  return BITS + BITS_OF_CHANNEL * max(0, work.image.shape[2] - 3)
 
 
 def _octaves(index: int) -> int:
@@ -137,12 +146,12 @@ def _filled(work: Work, num_gaussians: int, size: int) -> bytes:
   return _trimmed(work, encoding.quantized(work, fitted, steps), steps, size)
 
 
-def _best_of(work: Work, make: Callable[[Work, int], bytes]) -> bytes:
-  """The file of the least loss of as many as the effort tries, each with its index and of a seed of its own."""
-  if work.effort.tries == 1:
+def _best_of(work: Work, make: Callable[[Work, int], bytes], tries: int) -> bytes:
+  """The file of the least loss of so many tries, each with its index and of a seed of its own."""
+  if tries == 1:
     return make(work, 0)
   found = []
-  for index in range(work.effort.tries):
+  for index in range(tries):
     part = lambda name, index=index: work.part(f"{name}-try-{index}")
     found.append(make(work._replace(effort=work.effort._replace(seed=work.effort.seed + index), part=part), index))
   return min(found, key=lambda data: encoding.loss(work, data))
@@ -335,7 +344,7 @@ def _packed(work: Work, num_gaussians: int) -> _Packed:
     steps = quantization.balanced_steps(fitted, work.target)
     return encoding.file(work, encoding.quantized(work, fitted, steps), steps)
 
-  data = _best_of(work, make)
+  data = _best_of(work, make, work.effort.tries)
   return _Packed(data, encoding.reached(work, data))
 
 
@@ -356,7 +365,8 @@ def _fit(work: Work, num_gaussians: int, *, steps: int | None = None, stage: str
   fitted = recipes.fitted(image, asked)
   if times > 1:
     fitted = buckets.on(_enlarged(fitted, jnp.float32(times)), *work.image.shape[:2])
-  return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)))
+  short = encoding.is_short(work, encoding.SHORT_FRAME + num_gaussians * _bits(work) / 8)
+  return packing.on_header(fitted._replace(shape=geometry.to_euler(fitted.shape)), short=short)
 
 
 def _times_smaller(work: Work, num_gaussians: int) -> int:

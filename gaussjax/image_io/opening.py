@@ -17,7 +17,7 @@ from gaussjax.image_io import arrays
 
 MAX_BYTES = 2**30 + 2**20  # the largest picture with nothing compressed, at 8 bytes a pixel, and its metadata
 
-GJX = b"\x8bGJ"
+GJX = b"\x8bG"
 
 # What files that are no images, or images of a kind that is not read here, begin with (after a number of bytes).
 SIGNATURES = (

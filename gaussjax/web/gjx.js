@@ -156,18 +156,18 @@ const canvasOf = (view, at, colors, channels) => ({
 
 const usualCanvas = (bytes) => ({ cutoff: 3500, floor: 300, unit: 255, background: [...bytes] });
 
-/** The same of a short frame, whose one layer `ends` before the last byte; null if it is cut off. */
+/** The same of a short frame, whose layer `ends` before the last byte. */
 function readShortStart(data, channels) {
-  const at = 9 + channels;
+  const at = channels > 3 ? 10 : 9;
   if (data.length <= at + 1) return null;
-  const [height, width] = [(data[4] << 4) | (data[5] >> 4), ((data[5] & 15) << 8) | data[6]];
-  const told = (data[7] << 8) | data[8];
+  const sides = (data[3] << 16) | (data[4] << 8) | data[5];
+  const told = (data[6] << 8) | data[7];
   const p = 116 + (told & 31);
   const header = {
-    ...{ version: 3, height: height + 1, width: width + 1, channels, layers: 1, blend: 0 },
+    ...{ version: 3, height: (sides >> 12) + 1, width: (sides & 4095) + 1, channels, layers: 1, blend: 0 },
     steps: [p, p - 16 + ((told >> 5) & 3), 270 - p + ((told >> 7) & 15), p - 20 + (told >> 11)],
     weighted: false,
-    ...usualCanvas(data.subarray(9, at)),
+    ...usualCanvas([data[8], data[8], data[8], data[9]].slice(0, channels)),
   };
   return { header, at, ends: data.length - 1 };
 }
@@ -175,9 +175,9 @@ function readShortStart(data, channels) {
 /** {header, at}: that of version 3 and where it ends; none in version 2, a chunk there; null if it is cut off. */
 function readStart(data) {
   const channelsOf = { 0x31: 1, 0x33: 3, 0x34: 4 }; // digits: of a short frame
-  if ([0x8b, 0x47, 0x4a].some((byte, i) => data[i] !== byte) || !(data[3] === 0x58 || data[3] in channelsOf))
-    refuse("not a .gjx file: its signature is missing");
-  if (data[3] !== 0x58) return readShortStart(data, channelsOf[data[3]]);
+  const signed = data[0] === 0x8b && data[1] === 0x47;
+  if (signed && data[2] in channelsOf) return readShortStart(data, channelsOf[data[2]]);
+  if (!signed || data[2] !== 0x4a || data[3] !== 0x58) refuse("not a .gjx file: its signature is missing");
   if (data[4] === 0x48) return { at: 4 };
   if (!(data[4] >= 0)) return null;
   if (data[4] !== 3) refuse(`got a file of version ${data[4]}, expected 3 or 2`);
@@ -475,19 +475,19 @@ function bucketOf(size) {
 // What models believe at first: the i-th letter stands for odds of 2^((i - 32) / 4).
 const LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-";
 const PLACES =
-  "FzvqqrqqqqqqqqqqqqqqGCzvtqxwvzwwqqqqqqqqJFCyvtrwvpBtCCqqqqqqMJFCyvttvuAuytqqqqqqPMIFBywtuuyyywtCCqqq" +
-  "RQLHFAyvtwxvsHznnnnnTPNLGFByvvurJwwqqqqqTTRJJGDAxtquFwCCqqqqQZOZMKEBzuqFwCCqqqqqLLLLLLDKCBtCqqqqqqqq" +
-  "FwCCCCCCCCqqqqqqqqqqwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
-  "wwwwwwwwwwwwwwwwwwwwwwuuttssrsrpmnhjCqqqqqqqqqqqqqqqqwvrArvwA";
+  "HzyrvpqqqqqqqqqqqqqqIFBxuquuuzwwqqqqqqqqLHEAxtuutuztDAqqqqqqMJHDAwtsuutwyvpqqqqqOLKGDzwuutvyuwvACqqq" +
+  "QPMKHEAxvuxvxBuqqmnnVVQMKFCAwvtzBsvpqqqqVWOOMHFBywvwxsByqqqqX-TUQLHEAwuxvxEoqqqqTTRRTIGHBvrzuoqqqqqq" +
+  "HyEEEEEEEyqqqqqqqqqqwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwvwuvuutsrqlicgCpqqqqqqqqqqqqqqqwwszrxvA";
 const NUMBERS =
-  "hqosqttvwxyzCCFGIIKKwwwwQGt6NEqdLCqgHArkDytoAxvryxwvxyeeqvrqqqqqqqqqqqqqqqqemwnnnnnnnnnnnnnnnnnhqqrn" +
-  "nnnnnnnnnnnnnnnlqsryznnnnnnnnnnnnnnpsuwwxvuFFwCCqqqqqqqsutxxvvtHtCCCCCCqqqqwwwxyAzAzBFBAFMBKKKKAzyyy" +
-  "BCCCCCDGGDEHMEHDCAAABCBDDDEFDEHFIGFGFDCCCDCDDEEEFEGFGHHwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
-  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
-  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwFFFFFFFFwCCCqqqqqqqqFFEFGBACByzJBHHzFFFFIGGEFEEDDFBEFDDEKEFECBAAA" +
-  "zAABBBAACCCDHEFDDCCBBBBBBACBDGFzDJEwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
-  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwCCCCCCCCCCCCCCCCqqqqEEEDD" +
-  "GCBOBzCwFFFFFFFHFFDCCCABCBDCBHBFKAHDBzyywwxyzzyyEHCrwCCGECBAAzzzyzyAyCCCHCx";
+  "lrnsqttvvxyzBCFFIIKJwwwwOEw0KDthLDrjGzslCzvoBxvrxxwvxz9istuvtuoqqqqqqqqqqqqinsqqqmnnnnnnnnnnnnnjrqtt" +
+  "lnnnnnnnnnnnnnnmsvtyvmnnnnnnnnnnnnnpsuuwwvtGGvCCqqqqqqqsuuwvywxBwEEEEEEuoqqxxyAyBzCCACCAGEFNEDLAABBA" +
+  "BBCCFBFEEEDEELODCCBACBBCDCBECEEDCEEFEDDCCCCBCCCEEDEEDGFwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwyyyyyuwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwIIIFIBHHwDDDpqqqqqqqCFHDCDCBzAAGAIIAGGCFGIEGHFEDDCCEDECFHKFJABAzz" +
+  "yzzzxyByDyAFCFGCCCBAzzyBABBBEBBGGJEwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww" +
+  "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwyyyyyyyyyyuwwwwwwwwwGDHHDHHHHACEEEEBuuuuHHLFF" +
+  "DHJGCEFzJGJJJDIIGFDCCCBCDAByCECLHDHCAyxxxxxyxzzzCLAvzEEFDBAzzyzyAzAByDBICBB";
 
 /** The fourth root of pixels for each of `count` Gaussians, in 1 / 2^16, rounded down. */
 function rootOfSpacing(pixels, count) {
@@ -516,7 +516,7 @@ class Version3 extends Layers {
       [131072, 87000],
       [root, Math.max(Math.floor((76 * root) / 256), 1)],
       [91000, 40000],
-      ...background.map((_, k) => [k ? 0 : gray, [13000, 4000][k] ?? 3000]),
+      ...background.map((_, k) => [k ? 0 : gray, [26000, 5600][k] ?? 2600]),
     ].map(([middle, apart], index) => ({
       base: 361 + 775 * index,
       middle: 16 * middle,
@@ -767,7 +767,7 @@ export function decode(data, { partial = false, limits = {} } = {}) {
     refuse(`got ${data.length} bytes, expected at most ${limits.fileBytes}`);
   const start = readStart(data) ?? refuse("cut off before the header's end");
   const { chunks, whole } = readChunks(data, start);
-  const first = start.header ? { size: start.at - 4 } : chunks.shift();
+  const first = start.header ? { size: start.at - (start.ends ? 3 : 4) } : chunks.shift();
   const header = start.header ?? readOldHeader(data, first);
   checkHeader(header, limits);
   const found = sorted(data, chunks, header);
