@@ -26,7 +26,9 @@ def extension(name: str, source: str, **more: list[str]) -> setuptools.Extension
 
 def extensions() -> list[setuptools.Extension]:
   """The coder, and the renderer where jaxlib is."""
-  found = [extension("gaussjax.gjx._loops", "gaussjax/gjx/native/loops.cc")]
+  folder = "gaussjax/gjx/native"
+  more = {"depends": [f"{folder}/buffers.inc"]}
+  found = [extension(f"gaussjax.gjx._{name}", f"{folder}/{name}.cc", **more) for name in ("loops", "descent")]
   jaxlib = util.find_spec("jaxlib")
   if jaxlib is not None and jaxlib.origin is not None:
     folder, headers = "gaussjax/rendering/native", Path(jaxlib.origin).parent / "include"

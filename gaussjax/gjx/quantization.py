@@ -17,15 +17,16 @@ import numpy as np
 
 from gaussjax import geometry, numerics
 from gaussjax.fitting import checkpoints, loop, optimizers, recipes, resumption
-from gaussjax.gjx import contexts, grids, rate
+from gaussjax.gjx import contexts, descent, grids, rate
 from gaussjax.gjx.grids import Steps
 from gaussjax.quality import losses, metrics
-from gaussjax.rendering import bands, buckets, renderer
+from gaussjax.rendering import bands, blends, buckets, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
 # Shares of the Gaussians whose (geometry, colours) are on the grid while the rest are fitted.
 # Smaller ones at the end: the fewer are left, the less they can make good.
 STAGES = tuple((1 - (1 - i / 12) ** 1.5, 0.0) for i in range(1, 13)) + tuple((1.0, i / 5) for i in range(1, 5))
+GEOMETRY_DONE = next(index for index, (geometry, _) in enumerate(STAGES) if geometry == 1)
 SMALL_SIDE = 128  # pixels: pictures of less are small
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
@@ -189,11 +190,14 @@ def incremental(
 ) -> Gaussians:
   """A Quantizer: onto the grids share after share, so that the rest can make good what that costs.
 
+  Where the squared error of a weighted average counts, numbers then move code by code (descent.py).
   `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says whose turn is when.
   With `checkpoint` it goes on from the last share that it finds there. Raises ValueError for what is another's.
   """
   grid, size = grids.grid(steps), grids.picture_size(fitted)
   about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
+  canvas, image = geometry.canvas_of(fitted), target
+  descends = loss is losses.l2 and canvas.blend is blends.weighted_average and fitted.slopes is None
   target = bucketed(target) if loss in recipes.IN_BUCKETS else target
   fitter, count = _stage_fitter(*target.shape[:2], loss), len(fitted.means)
   # By numpy, as all that is drawn on the host: a permutation by JAX is a program to trace and compile.
@@ -207,6 +211,9 @@ def incremental(
   for index, stage in enumerate(STAGES[done:], done):
     larger = _Shares(*map(among, stage))
     params = _quantized(state.params, grid, size, shares, larger)
+    if descends and index == GEOMETRY_DONE:
+      moved = descent.descended(params._replace(canvas=canvas), image, steps, colors=False, seed=seed)
+      params = moved._replace(canvas=params.canvas)
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)
     neighbors = renderer.allocate(params, like=state.neighbors)
@@ -217,8 +224,8 @@ def incremental(
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
     state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
     keep(index + 1, state)
-  ended = _quantized(state.params, grid, size, shares, _Shares(everyone, everyone))
-  return ended._replace(canvas=fitted.canvas)
+  ended = _quantized(state.params, grid, size, shares, _Shares(everyone, everyone))._replace(canvas=canvas)
+  return descent.descended(ended, image, steps, seed=seed) if descends else ended
 
 
 def _about(fitted: Gaussians, target: Array, steps: Steps, stage_steps: int, seed: int) -> dict:

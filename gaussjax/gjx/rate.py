@@ -7,9 +7,12 @@ hardly depend on where they are.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from gaussjax import geometry
 from gaussjax.gjx import contexts, grids
@@ -32,6 +35,45 @@ def lagrangian(distortion: Array, gaussians: Gaussians, grid: Grid = _TYPICAL_GR
 
 def estimate(gaussians: Gaussians, grid: Grid) -> Array:
   """[] bits that the log-weights, log-scales and colours of a set take on a `grid`."""
+  distances = _distances(gaussians, grid)[0]
+  # The entropy of a Laplace distribution, with the mean size that fits best.
+  return jnp.sum(distances.shape[1] * jnp.log2(2 * math.e * jnp.mean(_blunt(distances), axis=1)))
+
+
+def differences(gaussians: Gaussians, options: Sequence[Gaussians], grid: Grid) -> NDArray:
+  """`[K, N]` bits that each Gaussian takes more if it is as in one of K `options`, while all others stay.
+
+  Bits of its own, not of those that are expected to be like it. Of numpy; Euler shapes.
+  """
+  distances, units, order = map(np.asarray, _jitted_distances(gaussians, grid))
+  back = np.argsort(order)
+  distances, units = distances[:, back], units[:, back]
+  sizes = _blunt(distances)
+  of_size = math.log2(math.e) / np.maximum(np.mean(sizes, axis=1, keepdims=True), 1e-9)
+  here = _numbers(gaussians)
+  moved = [distances + (_numbers(option) - here) / units for option in options]
+  return np.stack([np.sum(of_size * (_blunt(distance) - sizes), axis=0) for distance in moved])
+
+
+def _blunt(distances):
+  """How large distances are, of which those below a third of a step count as alike."""
+  return (distances**2 + BLUNT) ** 0.5
+
+
+def _numbers(gaussians: Gaussians) -> NDArray:
+  """`[F, N]` of numpy, as the fields of `_distances`: roots of minor scales, colours, ratios, log-weights."""
+  log_scales, colors = np.asarray(gaussians.shape[0]), np.asarray(gaussians.colors)
+  minor = np.maximum(np.min(log_scales, axis=1), grids.LEAST_LOG_SCALE)
+  channels = grids.decorrelation(colors.shape[1]) @ colors.T
+  weights = [] if gaussians.log_weights is None else [np.asarray(gaussians.log_weights)]
+  return np.stack([np.exp(minor / 2), *channels, np.max(log_scales, axis=1) - minor, *weights])
+
+
+def _distances(gaussians: Gaussians, grid: Grid) -> tuple[Array, Array, Array]:
+  """(how far numbers are from what is expected, in steps of their own; those steps) `[F, N]`, their order `[N]`.
+
+  The order is that of a file.
+  """
   near, weights, order = _neighbors(gaussians, grid)
   log_scales = geometry.to_euler(gaussians.shape).log_scales[order]
   minor = jnp.maximum(jnp.min(log_scales, axis=1), grids.LEAST_LOG_SCALE)
@@ -44,13 +86,16 @@ def estimate(gaussians: Gaussians, grid: Grid) -> Array:
   # Fields that are told by their neighbours alone in one: a step compiles in nine tenths of the time.
   values = jnp.concatenate([root[None], channels])
   color = unit(grid.color, grids.COLOR)
-  units = jnp.stack([unit(grid.minor, grids.MINOR), *[color] * len(channels)])
-  bits = jnp.sum(jax.vmap(lambda value, step: _field(value, step, (), near, weights))(values, units))
-  bits += _field(ratio, unit(grid.ratio, grids.RATIO), (minor,), near, weights)
+  units = [unit(grid.minor, grids.MINOR), *[color] * len(channels), unit(grid.ratio, grids.RATIO)]
+  alone = jax.vmap(lambda value, step: _distance(value, step, (), near, weights))(values, jnp.stack(units[:-1]))
+  found = [alone, _distance(ratio, units[-1], (minor,), near, weights)[None]]
   if gaussians.log_weights is not None:
-    step = jnp.full_like(minor, grid.weight / grids.ONE)
-    bits += _field(log_weights, step, (minor, ratio), near, weights)
-  return bits
+    units.append(jnp.full_like(minor, grid.weight / grids.ONE))
+    found.append(_distance(log_weights, units[-1], (minor, ratio), near, weights)[None])
+  return jnp.concatenate(found), jnp.stack(units), order
+
+
+_jitted_distances = jax.jit(_distances)
 
 
 def _unit(
@@ -78,8 +123,8 @@ def _neighbors(gaussians: Gaussians, grid: Grid) -> tuple[Array, Array, Array]:
   return near, closeness / jnp.maximum(jnp.sum(closeness, axis=1, keepdims=True), 1e-9), order
 
 
-def _field(values: Array, unit: Array, along: tuple[Array, ...], near: Array, weights: Array) -> Array:
-  """[] bits of a field `[N]` in units `[N]`, predicted by least squares from neighbours and the fields `along`."""
+def _distance(values: Array, unit: Array, along: tuple[Array, ...], near: Array, weights: Array) -> Array:
+  """`[N]` units from what least squares expect of a field `[N]`, by neighbours and the fields `along`."""
   around = jnp.sum(weights * values[near], axis=1)
   columns = jnp.stack([jnp.ones_like(values), around, *along], axis=1)
   design, wanted = jax.lax.stop_gradient((columns / unit[:, None], values / unit))
@@ -87,7 +132,4 @@ def _field(values: Array, unit: Array, along: tuple[Array, ...], near: Array, we
   # What is added must not be lost in float32, or equations of few Gaussians on fine grids have no solution.
   square += (1e-3 + 1e-5 * jnp.trace(square)) * jnp.eye(design.shape[1], dtype=design.dtype)
   factors = jax.lax.stop_gradient(jnp.linalg.solve(square, design.T @ wanted))
-  difference = (values - columns @ factors) / unit
-  size = jnp.sqrt(difference**2 + BLUNT)
-  # The entropy of a Laplace distribution, with the mean size that fits best.
-  return len(values) * jnp.log2(2 * math.e * jnp.mean(size))
+  return (values - columns @ factors) / unit

@@ -321,28 +321,7 @@ void CodeParts(Coder& coder, const Arrays& given) {
   for (Int i = 0; i < given.count[0]; ++i) values[i] = coder.Raw(static_cast<int>(sizes[i]), values[i]);
 }
 
-// Buffers of the arguments of a call, given back at the end.
-class Buffers {
- public:
-  Buffers() = default;
-  Buffers(const Buffers&) = delete;
-  ~Buffers() {
-    for (int i = 0; i < taken_; ++i) PyBuffer_Release(&buffers_[i]);
-  }
-  bool Take(PyObject* object, int flags) {
-    const bool whole = PyObject_GetBuffer(object, &buffers_[taken_], flags) == 0;
-    taken_ += whole;
-    return whole;
-  }
-  template <typename T>
-  T* Data(int i) const { return static_cast<T*>(buffers_[i].buf); }
-  template <typename T>
-  Int Count(int i) const { return buffers_[i].len / static_cast<Int>(sizeof(T)); }
-
- private:
-  Py_buffer buffers_[12];
-  int taken_ = 0;
-};
+#include "buffers.inc"
 
 // loop(bounds, data, probability, seen, array, ...) -> (what is wrong or None, the bytes that were written).
 // Bounds are int64: low, high, code, position, and whether it reads; models are int32.

@@ -1,0 +1,232 @@
+"""Coordinate descent over the integers of a file: each number a code up or down, where that pays.
+
+What is rounded in shares (quantization.py) stays as it is while the rest makes good for it, and the last have
+nobody who does. So in the end each Gaussian in turn may move, by a code of its shape, its place or its colour. The
+move is made that lowers most the squared error, which is exact, together with what the file's bits are worth. No
+program is compiled for a sweep, and where there was a C++ compiler it takes tenths of a second.
+"""
+
+import importlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussjax import geometry
+from gaussjax.gjx import grids, rate
+from gaussjax.gjx.grids import Codes, Grid, Steps
+from gaussjax.rendering import buckets
+from gaussjax.types import Array, Canvas, Euler, Gaussians
+
+try:
+  _native: Any = importlib.import_module("gaussjax.gjx._descent")
+except ImportError:
+  _native = None
+
+SWEEPS = 4  # at most, and none after one that moves less than SETTLED of the Gaussians
+SETTLED = 0.02
+WORTH = 0.025  # of a bit: share of the mean squared error a Gaussian, the slope of the curve of rate and distortion
+
+
+def available() -> bool:
+  """Whether the native code was built."""
+  return _native is not None
+
+
+def descended(
+  gaussians: Gaussians, target: Array, steps: Steps, *, colors: bool = True, seed: int = 0
+) -> Gaussians:
+  """A set on the grids of `steps`, that is near them, moved code by code towards `target` `[H, W, C]`.
+
+  Its blend is the weighted average. Without `colors` those stay as they are, on no grid. `seed` says whose turn is
+  when. What is parked stays parked.
+  """
+  grid, kept = grids.grid(steps), gaussians.colors
+  on_grid = lambda one: grids.nearest(one, steps) if colors else grids.nearest(one, steps)._replace(colors=kept)
+  gaussians = on_grid(gaussians)
+  shown, rng = np.asarray(geometry.visible(gaussians)), np.random.default_rng(seed)
+  canvas = geometry.canvas_of(gaussians)
+  size = buckets.size(canvas.height, canvas.width)
+  picture = _Picture.of(canvas, np.asarray(target))
+  sums = _drawn(picture, _numbers(gaussians, shown))
+  for _ in range(SWEEPS):
+    codes = grids.codes_of(gaussians, steps)
+    options = [gaussians, *map(on_grid, _moves(gaussians, codes, grid, colors=colors))]
+    worth = WORTH * picture.error(sums) / max(int(shown.sum()), 1)
+    costs = np.zeros((len(options), len(shown)))
+    if colors:
+      costs = worth * rate.differences(buckets.on(gaussians, *size), options, grid)
+    tables = np.stack([_numbers(option, shown) for option in options])
+    chosen = _sweep(picture, tables, costs.astype(np.float32), rng.permutation(len(shown)), sums)
+    gaussians = _taken(options, chosen)
+    if np.count_nonzero(chosen) < SETTLED * len(shown):
+      break
+  return gaussians
+
+
+def _moves(gaussians: Gaussians, codes: Codes, grid: Grid, *, colors: bool) -> Iterator[Gaussians]:
+  """Sets in which each Gaussian has one number a code higher or lower; the rest of it is for the grid to round."""
+  known = grids.known(codes, grid)
+  shape = Euler(*gaussians.shape)
+  log_scales, thetas, means = (np.asarray(field, np.float64) for field in (*shape, gaussians.means))
+  features = grids.features_of(known.roots, np.zeros_like(known.roots), known.weights)
+  root = known.roots / grids.ONE
+  units = lambda table, field, features: np.asarray(table)[grids.level(field, features)] / grids.ONE
+  of_root = units(grid.minor, grids.MINOR, grids.weight_feature(known.weights))
+  of_ratio = units(grid.ratio, grids.RATIO, features)
+  bits = grids.part_bits(known.features)
+  columns, rows, slope = grids.frame(log_scales, thetas, bits, np)
+  side = grid.position * 2**grids.SPLIT
+  along = np.stack([side / columns, slope * side / columns], 1)
+  down = np.stack([np.zeros_like(side / rows), side / rows], 1)
+  angle = math.pi / grids.bins(grid, known.features)
+  of_color = units(grid.color, grids.COLOR, known.features)[:, None]
+  axes = grids.decorrelation(gaussians.colors.shape[1])
+  single = lambda array: jax.device_put(np.float32(array))
+  shaped = lambda major, minor: gaussians._replace(
+    shape=shape._replace(log_scales=single(np.stack([np.maximum(major, minor), minor], 1)))
+  )
+  major, minor = log_scales.T
+  weights = gaussians.log_weights
+  for sign in (1, -1):
+    if weights is not None:
+      yield gaussians._replace(log_weights=weights + np.float32(sign * grid.weight / grids.ONE))
+    other = 2 * np.log(np.maximum(root + sign * of_root, of_root))
+    yield shaped(other + major - minor, other)
+    yield shaped(major, other)
+    yield shaped(major + sign * of_ratio, minor)
+    yield gaussians._replace(shape=shape._replace(thetas=single(thetas + sign * angle)))
+    yield gaussians._replace(means=single(means + sign * along))
+    yield gaussians._replace(means=single(means + sign * down))
+    if colors:
+      for axis in axes:
+        yield gaussians._replace(colors=single(np.asarray(gaussians.colors) + sign * of_color * axis))
+
+
+def _taken(options: list[Gaussians], chosen: NDArray) -> Gaussians:
+  """The set of which each Gaussian is as in the option that is `chosen` `[N]` for it."""
+  each = np.arange(len(chosen))
+  pick = lambda *leaves: jax.device_put(np.stack([np.asarray(leaf) for leaf in leaves])[chosen, each])
+  canvases = [option._replace(canvas=None) for option in options]
+  return jax.tree.map(pick, *canvases)._replace(canvas=options[0].canvas)
+
+
+class _Picture(NamedTuple):
+  """What all Gaussians are drawn on, and towards."""
+
+  canvas: Canvas
+  target: NDArray  # [C, H, W] float32
+  tau: float
+
+  @classmethod
+  def of(cls, canvas: Canvas, target: NDArray) -> "_Picture":
+    """The picture of a canvas, with a target [H, W, C]."""
+    planes = np.ascontiguousarray(np.moveaxis(np.asarray(target, np.float32), -1, 0))
+    return cls(canvas, planes, math.exp(-(canvas.cutoff**2) / 2))
+
+  def error(self, sums: NDArray) -> float:
+    """The sum of squared errors of what has the `sums` [C + 1, H, W]."""
+    return self.error_within(sums, (slice(None), slice(None)))
+
+  def error_within(self, sums: NDArray, box: tuple[slice, slice]) -> float:
+    """That of a box's pixels, which have the `sums` [C + 1, h, w]."""
+    return float(np.sum(np.square(sums[:-1] / sums[-1] - self.target[:, *box]), dtype=np.float64))
+
+
+NUMBERS = 8  # of a Gaussian in a table, besides its colours
+
+
+def _numbers(gaussians: Gaussians, shown: NDArray) -> NDArray:
+  """`[N, NUMBERS + C]` float32: mean, inverse covariance (xx, xy, yy), weight, reach along x and y, colours."""
+  canvas = geometry.canvas_of(gaussians)
+  log_scales, thetas = (np.asarray(field, np.float64) for field in gaussians.shape)
+  (major, minor), cos, sin = np.exp(2 * log_scales).T, np.cos(thetas), np.sin(thetas)
+  xx, yy = (major * a**2 + minor * b**2 + canvas.floor**2 for a, b in ((cos, sin), (sin, cos)))
+  xy = (major - minor) * cos * sin
+  determinant = xx * yy - xy**2
+  weights = np.ones_like(xx) if gaussians.log_weights is None else np.exp(np.asarray(gaussians.log_weights))
+  weights = weights / (1 - math.exp(-(canvas.cutoff**2) / 2))
+  reach = canvas.cutoff * np.sqrt(np.stack([xx, yy], 1))
+  inverse = np.stack([yy, -xy, xx], 1) / determinant[:, None]
+  table = np.hstack([np.asarray(gaussians.means), inverse, weights[:, None], reach, np.asarray(gaussians.colors)])
+  table[~shown, :2], table[~shown, 6:8] = -1e9, 0
+  return np.asarray(table, np.float32)
+
+
+def _drawn(picture: _Picture, table: NDArray) -> NDArray:
+  """`[C + 1, H, W]` float32: the sums of weights times colours, and of weights, with the background."""
+  background = np.asarray(picture.canvas.background, np.float64)
+  sums = np.empty((len(background) + 1, *picture.target.shape[1:]), np.float32)
+  sums[:] = (picture.tau * np.append(background, 1))[:, None, None]
+  nothing, count = table.copy(), len(table)
+  nothing[:, 5] = 0
+  gladly = np.array([[0], [-np.inf]], np.float32).repeat(count, 1)
+  _sweep(picture, np.stack([nothing, table]), gladly, np.arange(count), sums)
+  return sums
+
+
+def _box(picture: _Picture, *tables: NDArray) -> tuple[slice, slice] | None:
+  """The rows and columns whose pixels any of these Gaussians may reach; None if there are none."""
+  found = []
+  for axis, most in ((1, picture.canvas.height), (0, picture.canvas.width)):
+    low = min(float(numbers[axis] - numbers[6 + axis]) for numbers in tables)
+    high = max(float(numbers[axis] + numbers[6 + axis]) for numbers in tables)
+    if not (high > 0 and low < most):
+      return None
+    found.append(slice(max(math.floor(low), 0), min(math.ceil(high), most)))
+  return found[0], found[1]
+
+
+def _weights(picture: _Picture, numbers: NDArray, box: tuple[slice, slice]) -> NDArray:
+  """`[h, w]` float64, of a Gaussian at the pixels of a box."""
+  x, y, xx, xy, yy, weight = map(float, numbers[:6])
+  dy, dx = (np.arange(side.start, side.stop) + 0.5 - mean for side, mean in zip(box, (y, x), strict=True))
+  square = xx * dx**2 + (2 * xy * dx + yy * dy[:, None]) * dy[:, None]
+  return weight * np.maximum(np.exp(-square / 2) - picture.tau, 0)
+
+
+def _sweep(picture: _Picture, tables: NDArray, costs: NDArray, order: NDArray, sums: NDArray) -> NDArray:
+  """`[N]` which of the options each Gaussian takes, in turn; `sums` are kept up to date.
+
+  `tables` `[K, N, NUMBERS + C]` are the options, the first of which is what is; `costs` `[K, N]` are what they cost
+  besides the squared error.
+  """
+  if _native is None:
+    return _sweep_in_python(picture, tables, costs, order, sums)
+  chosen, canvas = np.zeros(len(order), np.int64), picture.canvas
+  sizes = canvas.height, canvas.width, len(picture.target), picture.tau, canvas.cutoff**2
+  _native.sweep(*sizes, tables, costs, np.int64(order), sums, picture.target, chosen)
+  return chosen
+
+
+def _sweep_in_python(picture: _Picture, tables: NDArray, costs: NDArray, order: NDArray, sums: NDArray) -> NDArray:
+  chosen = np.zeros(len(order), np.int64)
+  for index in order.tolist():
+    now, rises = tables[0, index], [0.0]
+    for option, cost in zip(tables[1:, index], costs[1:, index], strict=True):
+      box = None if np.array_equal(option, now) else _box(picture, now, option)
+      rises.append(0.0 if box is None else float(cost) + _rise(picture, now, option, box, sums))
+    chosen[index] = best = int(np.argmin(rises))
+    if best:
+      box = _box(picture, now, tables[best, index])
+      assert box is not None
+      sums[:, *box] += _change(picture, now, tables[best, index], box)
+  return chosen
+
+
+def _change(picture: _Picture, now: NDArray, option: NDArray, box: tuple[slice, slice]) -> NDArray:
+  """`[C + 1, h, w]` by which the sums change."""
+  old, new = (
+    np.append(numbers[NUMBERS:], 1)[:, None, None] * _weights(picture, numbers, box) for numbers in (now, option)
+  )
+  return new - old
+
+
+def _rise(picture: _Picture, now: NDArray, option: NDArray, box: tuple[slice, slice], sums: NDArray) -> float:
+  """By how much the squared error grows."""
+  before = sums[:, *box].astype(np.float64)
+  after = before + _change(picture, now, option, box)
+  return picture.error_within(after, box) - picture.error_within(before, box)
