@@ -68,13 +68,13 @@ EFFORTS = (
   Effort(120, 4),
   Effort(180, 5),
   Effort(250, 7),
-  Effort(330, 9),
-  Effort(420, 12),
-  Effort(700, 14),
-  Effort(1000, 16),
-  Effort(1500, 22),
-  Effort(2500, 30),
-  Effort(2500, 30, tries=2),
+  Effort(330, 8),
+  Effort(420, 9),
+  Effort(700, 10),
+  Effort(1000, 12),
+  Effort(1500, 16),
+  Effort(2500, 22),
+  Effort(2500, 22, tries=2),
 )
 MAX_TRIES = 100
 DEFAULT_EFFORT = 5

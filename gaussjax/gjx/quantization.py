@@ -31,7 +31,7 @@ SMALL_SIDE = 128  # pixels: pictures of less are small
 STAGE_RATE = 0.003  # learning rate of the colours in a stage
 
 MAX_GUESSES = 6  # of a step or of how many are made longer, before what is left of the range is halved
-EXCESS = 0.023  # what quantising one number of each Gaussian may add to the squared error, as a share
+EXCESS = 0.03  # what quantising one number of each Gaussian may add to the squared error, as a share
 
 
 def finest(gaussians: Gaussians) -> Steps:

@@ -18,7 +18,8 @@ from gaussjax.quality import losses
 from gaussjax.rendering import blends, buckets, renderer
 from gaussjax.types import Array, Gaussians, Stop
 
-BITS = 36.0  # a Gaussian's of at most three channels, about
+# A Gaussian's of at most three channels, about; and where numbers do not move once they are rounded.
+BITS, BITS_UNMOVED = 34.0, 36.0
 BITS_OF_CHANNEL = 3.2  # and of each more
 FEWEST = 8  # Gaussians of a file of a given size
 # Fits of few Gaussians end far apart and take little time: as many files of other seeds are made as have SEVERAL
@@ -130,7 +131,8 @@ def _to_size(work: Work, size: int) -> bytes:
 
 def _bits(work: Work) -> float:
   """Of a Gaussian, about."""
-  return BITS + BITS_OF_CHANNEL * max(0, work.image.shape[2] - 3)
+  bits = BITS if work.effort.recipe.loss is losses.l2 else BITS_UNMOVED
+  return bits + BITS_OF_CHANNEL * max(0, work.image.shape[2] - 3)
 
 
 def _octaves(index: int) -> int:
