@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gaussjax import files, geometry, startup
-from gaussjax.gjx import native_loops
+from gaussjax.gjx import descent, native_loops
 from gaussjax.rendering import scanlines
 from gaussjax.types import Gaussians
 
@@ -175,6 +175,7 @@ def environment() -> dict[str, str]:
     "cpus": str(os.cpu_count()),
     "scanlines": _native(scanlines.available()),
     "coder": _native(native_loops.available()),
+    "descent": _native(descent.available()),
   }
 
 

@@ -36,7 +36,7 @@ import gaussjax
 from gaussjax.rendering import scanlines
 from importlib.util import find_spec
 assert gaussjax.__file__.startswith(sys.prefix), gaussjax.__file__
-for name in ("gaussjax.rendering._scanlines", "gaussjax.gjx._loops"):
+for name in ("gaussjax.rendering._scanlines", "gaussjax.gjx._loops", "gaussjax.gjx._descent"):
   assert (find_spec(name) is not None) == (sys.argv[1] == "native"), "the other kind"
 picture = np.asarray(gaussjax.render(gaussjax.load("photo.npz")))
 if sys.argv[1] == "native":

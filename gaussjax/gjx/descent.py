@@ -124,7 +124,7 @@ class _Picture(NamedTuple):
   @classmethod
   def of(cls, canvas: Canvas, target: NDArray) -> "_Picture":
     """The picture of a canvas, with a target [H, W, C]."""
-    planes = np.ascontiguousarray(np.moveaxis(np.asarray(target, np.float32), -1, 0))
+    planes = np.array(np.moveaxis(target, -1, 0), np.float32, order="C")
     return cls(canvas, planes, math.exp(-(canvas.cutoff**2) / 2))
 
   def error(self, sums: NDArray) -> float:

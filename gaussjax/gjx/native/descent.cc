@@ -151,9 +151,11 @@ void Sweep(const Picture& picture, const float* options, const float* costs, Int
       if (std::memcmp(now, other, sizeof(float) * apart) == 0) continue;
       const Option option(other);
       double rise = costs[kind * count + i];
+      bool seen = false;
       Over(old, option, picture, [&](int y, const Span& span) {
         const int size = span.end - span.first;
         const Int begin = Int{y} * picture.width + span.first;
+        seen = true;
         weigh(old, y, span, rows.before.data());
         weigh(option, y, span, rows.after.data());
         Invert(totals + begin, rows.before.data(), rows.after.data(), size, rows.inverse.data(), rows.changed.data());
@@ -162,7 +164,7 @@ void Sweep(const Picture& picture, const float* options, const float* costs, Int
                        rows.inverse.data(), rows.changed.data(), old.colors[c], option.colors[c], size);
         }
       });
-      if (rise < best) {
+      if (seen && rise < best) {
         best = rise;
         chosen[i] = kind;
       }
