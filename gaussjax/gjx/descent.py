@@ -26,7 +26,8 @@ try:
 except ImportError:
   _native = None
 
-SWEEPS = 4  # at most, and none after one that moves less than SETTLED of the Gaussians
+# At most, and none after one that moves less than SETTLED of the Gaussians. In Python one takes seconds.
+SWEEPS, SWEEPS_IN_PYTHON = 4, 1
 SETTLED = 0.02
 WORTH = 0.025  # of a bit: share of the mean squared error a Gaussian, the slope of the curve of rate and distortion
 
@@ -52,7 +53,7 @@ def descended(
   size = buckets.size(canvas.height, canvas.width)
   picture = _Picture.of(canvas, np.asarray(target))
   sums = _drawn(picture, _numbers(gaussians, shown))
-  for _ in range(SWEEPS):
+  for _ in range(SWEEPS if available() else SWEEPS_IN_PYTHON):
     codes = grids.codes_of(gaussians, steps)
     options = [gaussians, *map(on_grid, _moves(gaussians, codes, grid, colors=colors))]
     worth = WORTH * picture.error(sums) / max(int(shown.sum()), 1)
@@ -129,11 +130,8 @@ class _Picture(NamedTuple):
 
   def error(self, sums: NDArray) -> float:
     """The sum of squared errors of what has the `sums` [C + 1, H, W]."""
-    return self.error_within(sums, (slice(None), slice(None)))
-
-  def error_within(self, sums: NDArray, box: tuple[slice, slice]) -> float:
-    """That of a box's pixels, which have the `sums` [C + 1, h, w]."""
-    return float(np.sum(np.square(sums[:-1] / sums[-1] - self.target[:, *box]), dtype=np.float64))
+    rows = (np.square(sums[:-1, y] / sums[-1, y] - self.target[:, y]) for y in range(self.canvas.height))
+    return sum(float(np.sum(row)) for row in rows)  # row by row, for large pictures
 
 
 NUMBERS = 8  # of a Gaussian in a table, besides its colours
@@ -168,23 +166,20 @@ def _drawn(picture: _Picture, table: NDArray) -> NDArray:
   return sums
 
 
-def _box(picture: _Picture, *tables: NDArray) -> tuple[slice, slice] | None:
-  """The rows and columns whose pixels any of these Gaussians may reach; None if there are none."""
-  found = []
-  for axis, most in ((1, picture.canvas.height), (0, picture.canvas.width)):
-    low = min(float(numbers[axis] - numbers[6 + axis]) for numbers in tables)
-    high = max(float(numbers[axis] + numbers[6 + axis]) for numbers in tables)
-    if not (high > 0 and low < most):
-      return None
-    found.append(slice(max(math.floor(low), 0), min(math.ceil(high), most)))
-  return found[0], found[1]
+def _box(picture: _Picture, table: NDArray) -> tuple[slice, slice]:
+  """The rows and columns of the pixels that any Gaussian of a table `[K, NUMBERS + C]` may reach, if any."""
+  low, high = (table[:, :2] - table[:, 6:8]).min(axis=0), (table[:, :2] + table[:, 6:8]).max(axis=0)
+  most = grids.size_of(picture.canvas)
+  first, end = (np.clip(np.floor(low), 0, most).astype(int), np.clip(np.ceil(high), 0, most).astype(int))
+  return slice(first[1], end[1]), slice(first[0], end[0])
 
 
-def _weights(picture: _Picture, numbers: NDArray, box: tuple[slice, slice]) -> NDArray:
-  """`[h, w]` float64, of a Gaussian at the pixels of a box."""
-  x, y, xx, xy, yy, weight = map(float, numbers[:6])
-  dy, dx = (np.arange(side.start, side.stop) + 0.5 - mean for side, mean in zip(box, (y, x), strict=True))
-  square = xx * dx**2 + (2 * xy * dx + yy * dy[:, None]) * dy[:, None]
+def _weights(picture: _Picture, table: NDArray, box: tuple[slice, slice]) -> NDArray:
+  """`[K, h, w]` float64, of Gaussians at the pixels of a box."""
+  x, y, xx, xy, yy, weight = table[:, :6].astype(np.float64).T[:, :, None, None]
+  down, across = (np.arange(side.start, side.stop) + 0.5 for side in box)
+  dx, dy = across - x, down[:, None] - y
+  square = xx * dx**2 + (2 * xy * dx + yy * dy) * dy
   return weight * np.maximum(np.exp(-square / 2) - picture.tau, 0)
 
 
@@ -205,28 +200,34 @@ def _sweep(picture: _Picture, tables: NDArray, costs: NDArray, order: NDArray, s
 def _sweep_in_python(picture: _Picture, tables: NDArray, costs: NDArray, order: NDArray, sums: NDArray) -> NDArray:
   chosen = np.zeros(len(order), np.int64)
   for index in order.tolist():
-    now, rises = tables[0, index], [0.0]
-    for option, cost in zip(tables[1:, index], costs[1:, index], strict=True):
-      box = None if np.array_equal(option, now) else _box(picture, now, option)
-      rises.append(0.0 if box is None else float(cost) + _rise(picture, now, option, box, sums))
-    chosen[index] = best = int(np.argmin(rises))
+    table = tables[:, index]
+    box = _box(picture, table)
+    rises, seen = _rises(picture, table, box, sums)
+    chosen[index] = best = int(np.argmin(rises + np.where(seen, costs[:, index], 0)))
     if best:
-      box = _box(picture, now, tables[best, index])
-      assert box is not None
-      sums[:, *box] += _change(picture, now, tables[best, index], box)
+      old, new = _added(picture, table[[0, best]], box)
+      sums[:, *box] += new - old
   return chosen
 
 
-def _change(picture: _Picture, now: NDArray, option: NDArray, box: tuple[slice, slice]) -> NDArray:
-  """`[C + 1, h, w]` by which the sums change."""
-  old, new = (
-    np.append(numbers[NUMBERS:], 1)[:, None, None] * _weights(picture, numbers, box) for numbers in (now, option)
-  )
-  return new - old
+AT_ONCE = 1 << 20  # numbers: of a large Gaussian few options are looked at together
 
 
-def _rise(picture: _Picture, now: NDArray, option: NDArray, box: tuple[slice, slice], sums: NDArray) -> float:
-  """By how much the squared error grows."""
-  before = sums[:, *box].astype(np.float64)
-  after = before + _change(picture, now, option, box)
-  return picture.error_within(after, box) - picture.error_within(before, box)
+def _rises(picture: _Picture, table: NDArray, box: tuple[slice, slice], sums: NDArray) -> tuple[NDArray, NDArray]:
+  """`[K]` each: how much an option of a Gaussian raises the squared error, and whether any pixel sees it."""
+  here, target = sums[:, *box].astype(np.float64), picture.target[:, *box]
+  old = _added(picture, table[:1], box)
+  error, together = np.square(here[:-1] / here[-1] - target), max(1, AT_ONCE // max(here.size, 1))
+  rises, seen = [], []
+  for first in range(0, len(table), together):
+    changes = _added(picture, table[first : first + together], box) - old
+    after = here + changes
+    rises.append(np.sum(np.square(after[:, :-1] / after[:, -1:] - target) - error, axis=(1, 2, 3)))
+    seen.append(np.any(changes != 0, axis=(1, 2, 3)))
+  return np.concatenate(rises), np.concatenate(seen)
+
+
+def _added(picture: _Picture, table: NDArray, box: tuple[slice, slice]) -> NDArray:
+  """`[K, C + 1, h, w]`: what each Gaussian adds to the sums of a box's pixels."""
+  values = np.hstack([table[:, NUMBERS:], np.ones_like(table[:, :1])]).astype(np.float64)
+  return values[:, :, None, None] * _weights(picture, table, box)[:, None]
