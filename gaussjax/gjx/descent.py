@@ -8,7 +8,7 @@ program is compiled for a sweep, and where there was a C++ compiler it takes ten
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -38,12 +38,18 @@ def available() -> bool:
 
 
 def descended(
-  gaussians: Gaussians, target: Array, steps: Steps, *, colors: bool = True, seed: int = 0
+  gaussians: Gaussians,
+  target: Array,
+  steps: Steps,
+  *,
+  colors: bool = True,
+  seed: int = 0,
+  progress_fn: Callable[[float], None] = lambda share: None,
 ) -> Gaussians:
   """A set on the grids of `steps`, that is near them, moved code by code towards `target` `[H, W, C]`.
 
   Its blend is the weighted average. Without `colors` those stay as they are, on no grid. `seed` says whose turn is
-  when. What is parked stays parked.
+  when. What is parked stays parked. `progress_fn` receives the share that is done.
   """
   grid, kept = grids.grid(steps), gaussians.colors
   on_grid = lambda one: grids.nearest(one, steps) if colors else grids.nearest(one, steps)._replace(colors=kept)
@@ -53,7 +59,8 @@ def descended(
   size = buckets.size(canvas.height, canvas.width)
   picture = _Picture.of(canvas, np.asarray(target))
   sums = _drawn(picture, _numbers(gaussians, shown))
-  for _ in range(SWEEPS if available() else SWEEPS_IN_PYTHON):
+  sweeps = SWEEPS if available() else SWEEPS_IN_PYTHON
+  for done in range(1, sweeps + 1):
     codes = grids.codes_of(gaussians, steps)
     options = [gaussians, *map(on_grid, _moves(gaussians, codes, grid, colors=colors))]
     worth = WORTH * picture.error(sums) / max(int(shown.sum()), 1)
@@ -63,6 +70,7 @@ def descended(
     tables = np.stack([_numbers(option, shown) for option in options])
     chosen = _sweep(picture, tables, costs.astype(np.float32), rng.permutation(len(shown)), sums)
     gaussians = _taken(options, chosen)
+    progress_fn(done / sweeps)
     if np.count_nonzero(chosen) < SETTLED * len(shown):
       break
   return gaussians

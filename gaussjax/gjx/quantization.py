@@ -198,34 +198,45 @@ def incremental(
   about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
   canvas, image = geometry.canvas_of(fitted), target
   descends = loss is losses.l2 and canvas.blend is blends.weighted_average and fitted.slopes is None
+  parts = len(STAGES) + 2 * descends
+  report = lambda part, share: progress_fn(round((part + share) * stage_steps), parts * stage_steps)
+  descend = functools.partial(descent.descended, target=image, steps=steps, seed=seed)
   target = bucketed(target) if loss in recipes.IN_BUCKETS else target
   fitter, count = _stage_fitter(*target.shape[:2], loss), len(fitted.means)
   # By numpy, as all that is drawn on the host: a permutation by JAX is a program to trace and compile.
   rank = jnp.asarray(np.random.default_rng(seed).permutation(count), jnp.int32)
   state = fitter.init(_in_bucket(fitted, target))
   nothing_learnt, everyone = state.opt_state, jnp.ones(count, bool)
-  state, done, keep = _resumed(checkpoint, about, state)
+  last = len(STAGES) + descends
+  state, done, keep = _resumed(checkpoint, about, state, last)
   # Compared as integers: an array of weak type is another program.
   among = lambda share: rank < jnp.int32(math.ceil(share * count))
-  shares = _Shares(*map(among, ((0.0, 0.0), *STAGES)[done]))
+  shares = _Shares(*map(among, ((0.0, 0.0), *STAGES)[min(done, len(STAGES))]))
   for index, stage in enumerate(STAGES[done:], done):
     larger = _Shares(*map(among, stage))
     params = _quantized(state.params, grid, size, shares, larger)
     if descends and index == GEOMETRY_DONE:
-      moved = descent.descended(params._replace(canvas=canvas), image, steps, colors=False, seed=seed)
-      params = moved._replace(canvas=params.canvas)
+      told = functools.partial(report, index)
+      params = descend(params._replace(canvas=canvas), colors=False, progress_fn=told)._replace(
+        canvas=params.canvas
+      )
     shares = larger
     moments = loop.forget(state.opt_state, nothing_learnt, everyone)
     neighbors = renderer.allocate(params, like=state.neighbors)
     state = state._replace(params=params, opt_state=moments, step=jnp.zeros((), jnp.int32), neighbors=neighbors)
-    begun = index * stage_steps
-    report = lambda record, begun=begun: progress_fn(begun + int(record["step"]), len(STAGES) * stage_steps)
-    host = loop.Host(_measure, lambda: 0.0, neighbors=recipes.NEIGHBORS, progress_fn=report)
+    part = index + (descends and index >= GEOMETRY_DONE)
+    made = lambda record, part=part: report(part, int(record["step"]) / stage_steps)
+    host = loop.Host(_measure, lambda: 0.0, neighbors=recipes.NEIGHBORS, progress_fn=made)
     key, stop = jax.random.key(index), Stop(max_steps=stage_steps)
     state = loop.run(key, fitter, loop.begin(state), (target, shares, grid), stop=stop, host=host).state
     keep(index + 1, state)
+  if done > len(STAGES):
+    return state.params._replace(canvas=canvas)
   ended = _quantized(state.params, grid, size, shares, _Shares(everyone, everyone))._replace(canvas=canvas)
-  return descent.descended(ended, image, steps, seed=seed) if descends else ended
+  if descends:
+    ended = descend(ended, progress_fn=functools.partial(report, parts - 1))
+    keep(last, state._replace(params=_in_bucket(ended, target)))
+  return ended
 
 
 def _about(fitted: Gaussians, target: Array, steps: Steps, stage_steps: int, seed: int) -> dict:
@@ -248,9 +259,9 @@ def digest(arrays: Any) -> str:
 
 
 def _resumed(
-  checkpoint: checkpoints.Checkpoint | None, describe: Callable[[], dict], begun: loop.State
+  checkpoint: checkpoints.Checkpoint | None, describe: Callable[[], dict], begun: loop.State, last: int
 ) -> tuple[loop.State, int, Callable[[int, loop.State], None]]:
-  """(the state to go on from, how many stages are done, what keeps the state after so many)."""
+  """(the state to go on from, how many stages of `last` are done, what keeps the state after so many)."""
   if checkpoint is None:
     return begun, 0, lambda done, state: None
   about = describe() | {"label": str(checkpoint.label)}
@@ -265,7 +276,7 @@ def _resumed(
   write = checkpoints.writer(checkpoint, about, done * stage_steps)
 
   def keep(done: int, state: loop.State) -> None:
-    write(done * stage_steps, stored(state), {"stages": done}, done == len(STAGES))
+    write(done * stage_steps, stored(state), {"stages": done}, done == last)
 
   return state, done, keep
 
