@@ -35,11 +35,11 @@ def error(gaussians, target):
 def prepared(gaussians, target):
   """What a sweep is of: (the picture, tables of options, sums, order)."""
   shown = np.asarray(geometry.visible(gaussians))
-  picture = descent._Picture.of(geometry.canvas_of(gaussians), np.asarray(target))
+  picture = descent._Picture.of(geometry.canvas_of(gaussians), np.asarray(target), 1000)
   codes = grids.codes_of(gaussians, STEPS)
   moves = descent._moves(gaussians, codes, grids.grid(STEPS), colors=True)
   options = [gaussians, *(grids.nearest(move, STEPS) for move in moves)]
-  tables = np.stack([descent._numbers(option, shown) for option in options])
+  tables = np.stack([descent._numbers(picture, option, shown) for option in options])
   return picture, options, tables, np.random.default_rng(0).permutation(len(shown))
 
 
@@ -116,6 +116,19 @@ def test_native_sweeps_refuse_arrays_that_do_not_belong_together():
       descent._native.sweep(*sizes, *right[:at], np.ascontiguousarray(wrong), *right[at + 1 :])
   with pytest.raises(ValueError, match="belong together"):
     descent._native.sweep(*sizes, *right[:2], order + 1, *right[3:])
+
+
+def test_few_gaussians_are_looked_at_on_a_smaller_picture():
+  """Its sums are those of the whole one in the middle of each block, and its target the blocks' means."""
+  gaussians = scene(3, 200, 320, log_scale=(3.0, 0.2))._replace(log_weights=None)
+  canvas, shown = geometry.canvas_of(gaussians), np.ones(3, bool)
+  target = np.random.default_rng(0).uniform(size=(200, 320, 3)).astype(np.float32)
+  whole, smaller = (descent._Picture.of(canvas, target, count) for count in (1000, 3))
+  assert (whole.times, smaller.times) == (1, 4) and smaller.target.shape == (3, 50, 80)
+  np.testing.assert_allclose(smaller.target[:, 7, 9], target[28:32, 36:40].mean(axis=(0, 1)), rtol=1e-5)
+  drawn, coarse = (descent._drawn(one, descent._numbers(one, gaussians, shown)) for one in (whole, smaller))
+  blocks = drawn.reshape(4, 50, 4, 80, 4)[:, :, 1:3, :, 1:3].mean(axis=(2, 4))
+  np.testing.assert_allclose(coarse, blocks, atol=2e-3)
 
 
 def test_bits_of_options_are_those_of_the_rate():

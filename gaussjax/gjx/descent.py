@@ -57,8 +57,8 @@ def descended(
   shown, rng = np.asarray(geometry.visible(gaussians)), np.random.default_rng(seed)
   canvas = geometry.canvas_of(gaussians)
   size = buckets.size(canvas.height, canvas.width)
-  picture = _Picture.of(canvas, np.asarray(target))
-  sums = _drawn(picture, _numbers(gaussians, shown))
+  picture = _Picture.of(canvas, np.asarray(target), int(shown.sum()))
+  sums = _drawn(picture, _numbers(picture, gaussians, shown))
   sweeps = SWEEPS if available() else SWEEPS_IN_PYTHON
   for done in range(1, sweeps + 1):
     codes = grids.codes_of(gaussians, steps)
@@ -67,7 +67,7 @@ def descended(
     costs = np.zeros((len(options), len(shown)))
     if colors:
       costs = worth * rate.differences(buckets.on(gaussians, *size), options, grid)
-    tables = np.stack([_numbers(option, shown) for option in options])
+    tables = np.stack([_numbers(picture, option, shown) for option in options])
     chosen = _sweep(picture, tables, costs.astype(np.float32), rng.permutation(len(shown)), sums)
     gaussians = _taken(options, chosen)
     progress_fn(done / sweeps)
@@ -123,31 +123,48 @@ def _taken(options: list[Gaussians], chosen: NDArray) -> Gaussians:
   return jax.tree.map(pick, *canvases)._replace(canvas=options[0].canvas)
 
 
+ENOUGH_PIXELS = 1024  # for each Gaussian: few are looked at on a smaller picture, and show all of it
+
+
 class _Picture(NamedTuple):
   """What all Gaussians are drawn on, and towards."""
 
   canvas: Canvas
-  target: NDArray  # [C, H, W] float32
+  target: NDArray  # [C, H, W] float32, each of its pixels the mean of `times` x `times` of the picture's
   tau: float
+  times: int = 1
 
   @classmethod
-  def of(cls, canvas: Canvas, target: NDArray) -> "_Picture":
-    """The picture of a canvas, with a target [H, W, C]."""
-    planes = np.array(np.moveaxis(target, -1, 0), np.float32, order="C")
-    return cls(canvas, planes, math.exp(-(canvas.cutoff**2) / 2))
+  def of(cls, canvas: Canvas, target: NDArray, count: int) -> "_Picture":
+    """The picture of a canvas for so many Gaussians, with a target [H, W, C]."""
+    enough = math.isqrt(canvas.height * canvas.width // (ENOUGH_PIXELS * max(count, 1)))
+    times = max(1, min(enough, canvas.height, canvas.width))
+    height, width = canvas.height // times, canvas.width // times
+    whole = np.asarray(target, np.float32)[: height * times, : width * times]
+    blocks = whole.reshape(height, times, width, times, -1)
+    planes = np.ascontiguousarray(np.moveaxis(np.mean(blocks, axis=(1, 3)), -1, 0))
+    return cls(canvas, planes, math.exp(-(canvas.cutoff**2) / 2), times)
+
+  @property
+  def size(self) -> NDArray:
+    """`[2]` (x, y) pixels of the target."""
+    return np.array(self.target.shape[:0:-1])
 
   def error(self, sums: NDArray) -> float:
     """The sum of squared errors of what has the `sums` [C + 1, H, W]."""
-    rows = (np.square(sums[:-1, y] / sums[-1, y] - self.target[:, y]) for y in range(self.canvas.height))
+    rows = (np.square(sums[:-1, y] / sums[-1, y] - self.target[:, y]) for y in range(self.target.shape[1]))
     return sum(float(np.sum(row)) for row in rows)  # row by row, for large pictures
 
 
 NUMBERS = 8  # of a Gaussian in a table, besides its colours
 
 
-def _numbers(gaussians: Gaussians, shown: NDArray) -> NDArray:
-  """`[N, NUMBERS + C]` float32: mean, inverse covariance (xx, xy, yy), weight, reach along x and y, colours."""
-  canvas = geometry.canvas_of(gaussians)
+def _numbers(picture: _Picture, gaussians: Gaussians, shown: NDArray) -> NDArray:
+  """`[N, NUMBERS + C]` float32: mean, inverse covariance (xx, xy, yy), weight, reach along x and y, colours.
+
+  Lengths are in pixels of the target.
+  """
+  canvas = picture.canvas
   log_scales, thetas = (np.asarray(field, np.float64) for field in gaussians.shape)
   (major, minor), cos, sin = np.exp(2 * log_scales).T, np.cos(thetas), np.sin(thetas)
   xx, yy = (major * a**2 + minor * b**2 + canvas.floor**2 for a, b in ((cos, sin), (sin, cos)))
@@ -158,6 +175,8 @@ def _numbers(gaussians: Gaussians, shown: NDArray) -> NDArray:
   reach = canvas.cutoff * np.sqrt(np.stack([xx, yy], 1))
   inverse = np.stack([yy, -xy, xx], 1) / determinant[:, None]
   table = np.hstack([np.asarray(gaussians.means), inverse, weights[:, None], reach, np.asarray(gaussians.colors)])
+  table[:, [0, 1, 6, 7]] /= picture.times
+  table[:, 2:5] *= picture.times**2
   table[~shown, :2], table[~shown, 6:8] = -1e9, 0
   return np.asarray(table, np.float32)
 
@@ -177,8 +196,8 @@ def _drawn(picture: _Picture, table: NDArray) -> NDArray:
 def _box(picture: _Picture, table: NDArray) -> tuple[slice, slice]:
   """The rows and columns of the pixels that any Gaussian of a table `[K, NUMBERS + C]` may reach, if any."""
   low, high = (table[:, :2] - table[:, 6:8]).min(axis=0), (table[:, :2] + table[:, 6:8]).max(axis=0)
-  most = grids.size_of(picture.canvas)
-  first, end = (np.clip(np.floor(low), 0, most).astype(int), np.clip(np.ceil(high), 0, most).astype(int))
+  first, end = (np.clip(np.floor(low), 0, picture.size), np.clip(np.ceil(high), 0, picture.size))
+  first, end = first.astype(int), end.astype(int)
   return slice(first[1], end[1]), slice(first[0], end[0])
 
 
@@ -199,8 +218,8 @@ def _sweep(picture: _Picture, tables: NDArray, costs: NDArray, order: NDArray, s
   """
   if _native is None:
     return _sweep_in_python(picture, tables, costs, order, sums)
-  chosen, canvas = np.zeros(len(order), np.int64), picture.canvas
-  sizes = canvas.height, canvas.width, len(picture.target), picture.tau, canvas.cutoff**2
+  chosen, (channels, height, width) = np.zeros(len(order), np.int64), picture.target.shape
+  sizes = height, width, channels, picture.tau, picture.canvas.cutoff**2
   _native.sweep(*sizes, tables, costs, np.int64(order), sums, picture.target, chosen)
   return chosen
 
