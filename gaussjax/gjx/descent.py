@@ -48,8 +48,8 @@ def descended(
 ) -> Gaussians:
   """A set on the grids of `steps`, that is near them, moved code by code towards `target` `[H, W, C]`.
 
-  Its blend is the weighted average. Without `colors` those stay as they are, on no grid. `seed` says whose turn is
-  when. What is parked stays parked. `progress_fn` receives the share that is done.
+  Its blend is the weighted average, without log-weights. If `colors` are not to move they stay as they are, on no
+  grid. `seed` says whose turn is when. What is parked stays parked. `progress_fn` receives the share that is done.
   """
   grid, kept = grids.grid(steps), gaussians.colors
   on_grid = lambda one: grids.nearest(one, steps) if colors else grids.nearest(one, steps)._replace(colors=kept)
@@ -58,16 +58,16 @@ def descended(
   canvas = geometry.canvas_of(gaussians)
   size = buckets.size(canvas.height, canvas.width)
   picture = _Picture.of(canvas, np.asarray(target), int(shown.sum()))
-  sums = _drawn(picture, _numbers(picture, gaussians, shown))
   sweeps = SWEEPS if available() else SWEEPS_IN_PYTHON
   for done in range(1, sweeps + 1):
     codes = grids.codes_of(gaussians, steps)
     options = [gaussians, *map(on_grid, _moves(gaussians, codes, grid, colors=colors))]
+    tables = np.stack([_numbers(picture, option, shown) for option in options])
+    sums = _drawn(picture, tables[0])  # anew, since changes of single precision add up
     worth = WORTH * picture.error(sums) / max(int(shown.sum()), 1)
     costs = np.zeros((len(options), len(shown)))
     if colors:
       costs = worth * rate.differences(buckets.on(gaussians, *size), options, grid)
-    tables = np.stack([_numbers(picture, option, shown) for option in options])
     chosen = _sweep(picture, tables, costs.astype(np.float32), rng.permutation(len(shown)), sums)
     gaussians = _taken(options, chosen)
     progress_fn(done / sweeps)
@@ -99,10 +99,7 @@ def _moves(gaussians: Gaussians, codes: Codes, grid: Grid, *, colors: bool) -> I
     shape=shape._replace(log_scales=single(np.stack([np.maximum(major, minor), minor], 1)))
   )
   major, minor = log_scales.T
-  weights = gaussians.log_weights
   for sign in (1, -1):
-    if weights is not None:
-      yield gaussians._replace(log_weights=weights + np.float32(sign * grid.weight / grids.ONE))
     other = 2 * np.log(np.maximum(root + sign * of_root, of_root))
     yield shaped(other + major - minor, other)
     yield shaped(major, other)
@@ -170,8 +167,7 @@ def _numbers(picture: _Picture, gaussians: Gaussians, shown: NDArray) -> NDArray
   xx, yy = (major * a**2 + minor * b**2 + canvas.floor**2 for a, b in ((cos, sin), (sin, cos)))
   xy = (major - minor) * cos * sin
   determinant = xx * yy - xy**2
-  weights = np.ones_like(xx) if gaussians.log_weights is None else np.exp(np.asarray(gaussians.log_weights))
-  weights = weights / (1 - math.exp(-(canvas.cutoff**2) / 2))
+  weights = np.full_like(xx, 1 / (1 - picture.tau))
   reach = canvas.cutoff * np.sqrt(np.stack([xx, yy], 1))
   inverse = np.stack([yy, -xy, xx], 1) / determinant[:, None]
   table = np.hstack([np.asarray(gaussians.means), inverse, weights[:, None], reach, np.asarray(gaussians.colors)])

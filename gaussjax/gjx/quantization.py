@@ -190,14 +190,13 @@ def incremental(
 ) -> Gaussians:
   """A Quantizer: onto the grids share after share, so that the rest can make good what that costs.
 
-  Where the squared error of a weighted average counts, numbers then move code by code (descent.py).
+  Where the squared error of a plain weighted average counts, numbers then move code by code (descent.py).
   `stage_steps` steps of descent towards `target` `[H, W, C]` follow each share; `seed` says whose turn is when.
   With `checkpoint` it goes on from the last share that it finds there. Raises ValueError for what is another's.
   """
   grid, size = grids.grid(steps), grids.picture_size(fitted)
   about = functools.partial(_about, fitted, target, steps, stage_steps, seed)
-  canvas, image = geometry.canvas_of(fitted), target
-  descends = loss is losses.l2 and canvas.blend is blends.weighted_average and fitted.slopes is None
+  canvas, image, descends = geometry.canvas_of(fitted), target, _descends(fitted, loss)
   parts = len(STAGES) + 2 * descends
   report = lambda part, share: progress_fn(round((part + share) * stage_steps), parts * stage_steps)
   descend = functools.partial(descent.descended, target=image, steps=steps, seed=seed)
@@ -237,6 +236,12 @@ def incremental(
     ended = descend(ended, progress_fn=functools.partial(report, parts - 1))
     keep(last, state._replace(params=_in_bucket(ended, target)))
   return ended
+
+
+def _descends(fitted: Gaussians, loss: Loss) -> bool:
+  """Whether numbers of the set move once they are rounded."""
+  plain = fitted.log_weights is None and fitted.slopes is None
+  return loss is losses.l2 and geometry.canvas_of(fitted).blend is blends.weighted_average and plain
 
 
 def _about(fitted: Gaussians, target: Array, steps: Steps, stage_steps: int, seed: int) -> dict:
