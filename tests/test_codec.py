@@ -751,6 +751,14 @@ def test_of_several_tries_the_best_is_kept(monkeypatch):
   seen.clear()
   monkeypatch.setattr(search, "SEVERAL", 100)
   assert search._to_size(work, 437) == bytes([8]) and [count for _, _, count in seen] == [100, 109, 92]
+  seeds = []
+
+  def noted(work, index):
+    seeds.append(work.effort.seed)
+    return b"file"
+
+  search._best_of(work._replace(effort=effort._replace(seed=2**32 - 1)), noted, 2)
+  assert seeds == [2**32 - 1, 0]  # few Gaussians have more files than an effort's seed leaves room for
 
 
 def plain(fitted, target, steps, *, progress_fn, **options):

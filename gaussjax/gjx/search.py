@@ -155,7 +155,8 @@ def _best_of(work: Work, make: Callable[[Work, int], bytes], tries: int) -> byte
   found = []
   for index in range(tries):
     part = lambda name, index=index: work.part(f"{name}-try-{index}")
-    found.append(make(work._replace(effort=work.effort._replace(seed=work.effort.seed + index), part=part), index))
+    seed = (work.effort.seed + index) % (arguments.MAX_SEED + 1)
+    found.append(make(work._replace(effort=work.effort._replace(seed=seed), part=part), index))
   return min(found, key=lambda data: encoding.loss(work, data))
 
 
