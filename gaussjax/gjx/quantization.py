@@ -238,10 +238,14 @@ def incremental(
   return ended
 
 
+def descends(loss: Loss, blend: blends.Blend, *, weighted: bool) -> bool:
+  """Whether numbers of sets without slopes move once `incremental` has rounded them."""
+  return loss is losses.l2 and blend is blends.weighted_average and not weighted
+
+
 def _descends(fitted: Gaussians, loss: Loss) -> bool:
-  """Whether numbers of the set move once they are rounded."""
-  plain = fitted.log_weights is None and fitted.slopes is None
-  return loss is losses.l2 and geometry.canvas_of(fitted).blend is blends.weighted_average and plain
+  blend, weighted = geometry.canvas_of(fitted).blend, fitted.log_weights is not None
+  return fitted.slopes is None and descends(loss, blend, weighted=weighted)
 
 
 def _about(fitted: Gaussians, target: Array, steps: Steps, stage_steps: int, seed: int) -> dict:

@@ -131,7 +131,9 @@ def _to_size(work: Work, size: int) -> bytes:
 
 def _bits(work: Work) -> float:
   """Of a Gaussian, about."""
-  bits = BITS if work.effort.recipe.loss is losses.l2 else BITS_UNMOVED
+  recipe, quantizer = work.effort.recipe, work.effort.quantizer
+  moves = quantization.descends(recipe.loss, recipe.blend, weighted=recipe.weighted)
+  bits = BITS if moves and quantizer is quantization.incremental else BITS_UNMOVED
   return bits + BITS_OF_CHANNEL * max(0, work.image.shape[2] - 3)
 
 
